@@ -1,0 +1,144 @@
+"""The batcher: many callers, one worker that takes everything that waits as soon as it is free.
+
+It knows futures and a function from a list to a list, nothing of tensors or HTTP. The worker is a thread, so that the
+device goes from one batch to the next without asking the event loop.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from service.errors import DeadlinePassedError, NotReadyError, QueueFullError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Clock = Callable[[], float]
+
+
+@dataclass
+class Waiting(Generic[Item, Result]):
+    """An item in the queue, and the future of whoever waits for its result."""
+
+    item: Item
+    deadline: float
+    since: float
+    future: "Future[Result]" = field(default_factory=Future)
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items into batches for `process`, in the order in which they came.
+
+    There is no timer: a batch is what waits at the moment the worker is free, at most `max_batch` items. An item whose
+    future was cancelled or whose deadline has passed is dropped before `process` sees it. Every future is resolved on
+    every path. Constructing a batcher starts nothing; `start` does, and `close` drains it.
+
+    Args:
+        process: items to results, one for each, in order; runs in the worker's thread.
+        max_batch: most items of one call.
+        capacity: most items that may wait.
+        on_wait: told the seconds that each item waited, as it is taken.
+        clock: seconds; deadlines are points on it.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[list[Item]], Sequence[Result]],
+        max_batch: int,
+        capacity: int,
+        on_wait: Callable[[float], None] = lambda _seconds: None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        self._process = process
+        self._max_batch = max_batch
+        self._capacity = capacity
+        self._on_wait = on_wait
+        self._clock = clock
+        self._queue: deque[Waiting[Item, Result]] = deque()
+        self._changed = threading.Condition()
+        self._closed = True
+        self._seconds_per_item = 0.0
+        self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
+
+    def start(self) -> None:
+        """Begins to take items."""
+        self._closed = False
+        self._worker.start()
+
+    def close(self, timeout: float) -> None:
+        """Refuses new items and waits, at most `timeout` seconds, until those that wait are finished."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._worker.join(timeout)
+
+    @property
+    def depth(self) -> int:
+        """How many items wait."""
+        return len(self._queue)
+
+    def backlog_seconds(self) -> float:
+        """How long the items that wait will take, judged by the batches so far."""
+        return self.depth * self._seconds_per_item
+
+    def submit(self, items: Sequence[Item], deadline: float) -> "list[Future[Result]]":
+        """Queues all of `items` or none; gives the future of each.
+
+        Raises:
+            QueueFullError: they do not fit.
+            NotReadyError: the batcher is not open.
+        """
+        now = self._clock()
+        entries = [Waiting[Item, Result](item, deadline, now) for item in items]
+        with self._changed:
+            if self._closed:
+                raise NotReadyError("the service is stopping", retry_after=1)
+            if len(self._queue) + len(entries) > self._capacity:
+                raise QueueFullError("too many queries wait", retry_after=self.backlog_seconds())
+            self._queue.extend(entries)
+            self._changed.notify()
+        return [entry.future for entry in entries]
+
+    def _work(self) -> None:
+        while batch := self._take():
+            live = [entry for entry in batch if self._still_wanted(entry)]
+            if live:
+                self._run(live)
+
+    def _take(self) -> list[Waiting[Item, Result]]:
+        """Waits for items; an empty list says that the batcher is closed and the queue is empty."""
+        with self._changed:
+            while not self._queue and not self._closed:
+                self._changed.wait()
+            return [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
+
+    def _still_wanted(self, entry: Waiting[Item, Result]) -> bool:
+        if not entry.future.set_running_or_notify_cancel():
+            return False
+        now = self._clock()
+        if now >= entry.deadline:
+            entry.future.set_exception(DeadlinePassedError("the query waited longer than its deadline"))
+            return False
+        self._on_wait(now - entry.since)
+        return True
+
+    def _run(self, batch: list[Waiting[Item, Result]]) -> None:
+        begin = self._clock()
+        try:
+            results = self._results(batch)
+        except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
+            for entry in batch:
+                entry.future.set_exception(error)
+            return
+        self._seconds_per_item = (self._clock() - begin) / len(batch)
+        for entry, result in zip(batch, results, strict=True):
+            entry.future.set_result(result)
+
+    def _results(self, batch: list[Waiting[Item, Result]]) -> Sequence[Result]:
+        results = self._process([entry.item for entry in batch])
+        if len(results) != len(batch):
+            raise RuntimeError(f"{len(results)} results for {len(batch)} items")
+        return results

@@ -1,0 +1,91 @@
+"""Reading untrusted bodies: bounded in bytes and time, raw or multipart."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from service.errors import BodyTimeoutError, BodyTooLargeError, MalformedRequestError, UnsupportedImageTypeError
+from service.images import SERVED_TYPES
+from service.settings import Settings
+
+FILE_PART = "file"
+MULTIPART = "multipart/form-data"
+
+
+async def read_images(request: Request, settings: Settings, max_images: int) -> list[bytes]:
+    """The images of a request: its raw `image/*` body, or its parts called `file`, in the order sent.
+
+    Raises:
+        UnsupportedImageTypeError: the body is neither an image nor multipart.
+        BodyTooLargeError: it has more bytes than are accepted.
+        BodyTimeoutError: it did not arrive in time.
+        MalformedRequestError: it is empty, not what it promises, or has too few or too many images.
+        starlette.requests.ClientDisconnect: the client left.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    seconds = settings.body_timeout_ms / 1000
+    try:
+        async with asyncio.timeout(seconds):
+            if media_type == MULTIPART:
+                images = await _read_parts(request, settings.max_body_bytes, max_images)
+            elif media_type.startswith("image/"):
+                images = [b"".join([chunk async for chunk in _bounded(request, settings.max_body_bytes)])]
+            else:
+                raise UnsupportedImageTypeError(
+                    f"the content type is {media_type or 'missing'}; send {', '.join(SERVED_TYPES.values())} "
+                    f"or {MULTIPART}"
+                )
+    except TimeoutError as error:
+        raise BodyTimeoutError(f"the body did not arrive within {seconds:g} s") from error
+    if not all(images):
+        raise MalformedRequestError("the image is empty")
+    return images
+
+
+async def _bounded(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body, as long as they stay within `limit` bytes."""
+    declared = request.headers.get("content-length", "")
+    too_large = BodyTooLargeError(f"the body has more than {limit} bytes")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limit:
+            raise too_large
+        yield chunk
+
+
+class _MultiPartParser(MultiPartParser):
+    """Keeps files in memory: a body is bounded already, and the root file system may be read-only."""
+
+    def __init__(self, request: Request, limit: int, max_images: int) -> None:
+        self.spool_max_size = limit
+        stream = _bounded(request, limit)
+        super().__init__(request.headers, stream, max_files=max_images, max_fields=0)
+
+
+async def _read_parts(request: Request, limit: int, max_images: int) -> list[bytes]:
+    parser = _MultiPartParser(request, limit, max_images)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise MalformedRequestError(f"multipart body: {error.message}") from error
+    except KeyError as error:
+        raise MalformedRequestError("multipart body: the content type names no boundary") from error
+    try:
+        images = [await _file(name, part).read() for name, part in form.multi_items()]
+    finally:
+        await form.close()
+    if not images:
+        raise MalformedRequestError(f"multipart body: no part is called {FILE_PART!r}")
+    return images
+
+
+def _file(name: str, part: UploadFile | str) -> UploadFile:
+    if name != FILE_PART or isinstance(part, str):
+        raise MalformedRequestError(f"multipart body: a part is called {name!r}; only files called 'file' are taken")
+    return part

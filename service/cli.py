@@ -1,0 +1,110 @@
+"""The `purigate` command."""
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import structlog
+import typer
+from PIL import Image
+from prometheus_client import disable_created_metrics
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from models.bundle import BundleError, Manifest, read_bundle, read_manifest
+from service.keys import KeysFile, KeysFileError
+from service.logs import configure_logs
+from service.server import ExposedError, run
+from service.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="A gateway that defends an image classifier.")
+bundles = typer.Typer(no_args_is_help=True, help="Look at bundles.")
+keys = typer.Typer(no_args_is_help=True, help="Manage API keys.")
+app.add_typer(bundles, name="bundle")
+app.add_typer(keys, name="keys")
+
+FlagsOfSettings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
+DEFAULT_KEYS_FILE = Path("keys.json")
+
+
+class SettingsError(Exception):
+    """A flag or an environment variable has a value that is not allowed."""
+
+
+@app.command(context_settings=FlagsOfSettings, help="Serve a bundle; 'purigate serve --help' lists every setting.")
+def serve(context: typer.Context) -> None:
+    """Serves until SIGINT or SIGTERM. The flags are the settings, so that there is one list of both."""
+    try:
+        settings = Settings(_cli_parse_args=context.args)
+    except ValidationError as error:
+        _fail(SettingsError("; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())))
+    configure_logs()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
+    warnings.simplefilter("error", Image.DecompressionBombWarning)  # too many pixels is an error of the client
+    structlog.get_logger().info("settings", **settings.model_dump(mode="json"))
+    try:
+        status = run(settings)
+    except (BundleError, KeysFileError, ExposedError, ValueError) as error:
+        _fail(error)
+    raise typer.Exit(status)
+
+
+@bundles.command()
+def show(folder: BundleFolder) -> None:
+    """Print what the manifest says; reads no weights."""
+    try:
+        manifest = read_manifest(folder)
+    except BundleError as error:
+        _fail(error)
+    _print_manifest(manifest)
+
+
+@bundles.command()
+def verify(folder: BundleFolder) -> None:
+    """Check every hash and shape, and send one image through the classifier and every purifier."""
+    try:
+        bundle = read_bundle(folder)
+    except BundleError as error:
+        _fail(error)
+    typer.echo(f"{folder}: {bundle.manifest.name} {bundle.manifest.version} is whole; it can be served")
+
+
+@keys.command()
+def new(
+    name: Annotated[str, typer.Option("--id", help="What logs call the key; letters, digits, '.', '_' and '-'.")],
+    keys_file: Annotated[Path, typer.Option(help="File that keeps the hashes.")] = DEFAULT_KEYS_FILE,
+) -> None:
+    """Print a new key, this once, and store its hash."""
+    try:
+        known = KeysFile.read(keys_file) if keys_file.exists() else KeysFile()
+        extended, secret = known.issue(name)
+        extended.write(keys_file)
+    except (KeysFileError, OSError) as error:
+        _fail(error)
+    typer.echo(secret)
+
+
+def _print_manifest(manifest: Manifest) -> None:
+    console = Console()
+    size = manifest.preprocessing
+    console.print(f"[bold]{manifest.name}[/] {manifest.version}, format {manifest.format}")
+    console.print(f"classifier: {manifest.classifier.architecture!r}, {manifest.classifier.classes} classes")
+    console.print(f"input: {size.width} x {size.height} pixels, shorter side resized to {size.resize}")
+    console.print(
+        f"pool: {len(manifest.pool.purifiers)} purifiers, grid {manifest.pool.grid}, halo {manifest.pool.halo}"
+    )
+    table = Table("purifier", "attack", "encoder", "features", "bytes")
+    for purifier in manifest.pool.purifiers:
+        encoder = purifier.architecture.encoder
+        size_in_bytes = str(purifier.weights.size)
+        table.add_row(purifier.name, purifier.attack, encoder.kind, str(encoder.features), size_in_bytes)
+    console.print(table)
+    console.print_json(data=manifest.provenance)
+
+
+def _fail(error: Exception) -> NoReturn:
+    typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+    sys.exit(1)

@@ -1,0 +1,61 @@
+"""What routes ask for; the one place that looks into the state of a request."""
+
+from typing import Annotated, TypedDict
+
+import structlog
+from fastapi import Depends, Request
+
+from service.errors import UnauthenticatedError
+from service.gateway import Gateway
+from service.keys import KeysFile
+from service.metrics import Metrics
+from service.settings import Settings
+
+BEARER = "bearer"
+
+
+class State(TypedDict):
+    """What the lifespan opens; every request sees it."""
+
+    settings: Settings
+    metrics: Metrics
+    gateway: Gateway
+    keys: KeysFile | None
+
+
+def _settings(request: Request) -> Settings:
+    return request.state.settings  # type: ignore[no-any-return]
+
+
+def _metrics(request: Request) -> Metrics:
+    return request.state.metrics  # type: ignore[no-any-return]
+
+
+def _gateway(request: Request) -> Gateway:
+    return request.state.gateway  # type: ignore[no-any-return]
+
+
+def _request_id(request: Request) -> str:
+    return request.state.request_id  # type: ignore[no-any-return]
+
+
+def authenticate(request: Request) -> None:
+    """Lets a request pass if it bears one of the keys, or if none are configured.
+
+    Raises:
+        UnauthenticatedError: it has no key, or not one of ours.
+    """
+    keys: KeysFile | None = request.state.keys
+    if keys is None:
+        return
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    secret = token.strip() if scheme.lower() == BEARER else request.headers.get("x-api-key", "")
+    if not secret:
+        raise UnauthenticatedError("send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
+    structlog.contextvars.bind_contextvars(key=keys.identify(secret).id)
+
+
+SettingsDependency = Annotated[Settings, Depends(_settings)]
+MetricsDependency = Annotated[Metrics, Depends(_metrics)]
+GatewayDependency = Annotated[Gateway, Depends(_gateway)]
+RequestId = Annotated[str, Depends(_request_id)]

@@ -1,0 +1,93 @@
+"""API keys: who may ask. The file holds only hashes, so reading it gives no key away."""
+
+import hashlib
+import hmac
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import UnauthenticatedError
+
+KEY_PREFIX = "pg_"
+KEY_BYTES = 32
+
+
+class KeysFileError(Exception):
+    """The file of keys cannot be read; the message says why."""
+
+
+class Key(BaseModel):
+    """One key of a keys file.
+
+    Attributes:
+        id: its name in logs; never the key.
+        sha256: of the key. Keys are 256 random bits, so a fast hash cannot be searched.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class KeysFile(BaseModel):
+    """The contents of a keys file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: tuple[Key, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> "KeysFile":
+        """Reads a keys file.
+
+        Raises:
+            KeysFileError: it is missing or malformed.
+        """
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise KeysFileError(f"{path}: {error.strerror}") from error
+        except ValidationError as error:
+            raise KeysFileError(f"{path}: not a keys file: {error}") from error
+
+    def issue(self, name: str) -> tuple["KeysFile", str]:
+        """A keys file with one more key, and that key itself, which is nowhere else.
+
+        Raises:
+            KeysFileError: `name` is taken, or not a plain name.
+        """
+        if any(key.id == name for key in self.keys):
+            raise KeysFileError(f"a key is already called {name!r}")
+        secret = KEY_PREFIX + secrets.token_urlsafe(KEY_BYTES)
+        try:
+            key = Key(id=name, sha256=digest(secret))
+        except ValidationError as error:
+            raise KeysFileError(f"{name!r} is no plain name: use letters, digits, '.', '_' and '-'") from error
+        return KeysFile(keys=(*self.keys, key)), secret
+
+    def write(self, path: Path) -> None:
+        """Writes the file, readable by its owner alone; whoever reads meanwhile sees the old one or the new one."""
+        partial = path.with_name(f".{path.name}.partial")
+        partial.touch(mode=0o600)
+        partial.write_text(self.model_dump_json(indent=2) + "\n")
+        partial.replace(path)
+
+    def identify(self, secret: str) -> Key:
+        """The key that `secret` is.
+
+        Raises:
+            UnauthenticatedError: it is none of ours.
+        """
+        offered = digest(secret)
+        found = [key for key in self.keys if hmac.compare_digest(key.sha256, offered)]
+        if not found:
+            raise UnauthenticatedError("this key is not known")
+        return found[0]
+
+
+def digest(secret: str) -> str:
+    """The hash under which a key is stored."""
+    return hashlib.sha256(secret.encode()).hexdigest()

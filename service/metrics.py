@@ -1,0 +1,56 @@
+"""Every metric of the service, by name; what records them lies where the thing happens.
+
+Labels are few and bounded: route templates, status codes, names from the bundle or from a table; never a path, a key or
+anything else that a client chooses.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+PREFIX = "purigate"
+SECONDS_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+class Metrics:
+    """The metrics of one app, in a registry of their own."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.http_requests = self._counter("http_requests", "Requests answered.", "route", "method", "code")
+        self.http_request_duration = self._histogram(
+            "http_request_duration_seconds", "From the head of a request to the end of its answer.", "route"
+        )
+        self.queries = self._counter("queries", "Images asked about, by what became of them.", "outcome")
+        self.stage_duration = self._histogram("stage_duration_seconds", "What a query spent in each stage.", "stage")
+        self.device_seconds = self._counter("device_seconds", "Device time consumed.", "stage")
+        self.device_hour_price = self._gauge("device_hour_price_dollars", "Price of one hour of the device; a setting.")
+        self.batch_size = Histogram(
+            f"{PREFIX}_batch_size",
+            "Queries that went through the networks together.",
+            buckets=BATCH_BUCKETS,
+            registry=self.registry,
+        )
+        self.queue_depth = self._gauge("queue_depth", "Queries that wait for the device.")
+        self.queue_capacity = self._gauge("queue_capacity", "Most queries that may wait; a setting.")
+        self.rejected = self._counter("rejected", "Requests refused.", "reason")
+        self.cancelled = self._counter("cancelled", "Queries dropped because their client left.")
+        self.purifier_selected = self._counter("purifier_selected", "Patches purified.", "purifier")
+        self.ready = self._gauge("ready", "1 if queries are served now, else 0.")
+        self.build = Info(f"{PREFIX}_build", "What runs.", registry=self.registry)
+        self.bundle = Info(f"{PREFIX}_bundle", "What is served.", registry=self.registry)
+
+    def render(self) -> bytes:
+        """All of them in Prometheus' text format."""
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(f"{PREFIX}_{name}", documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(f"{PREFIX}_{name}", documentation, registry=self.registry)
+
+    def _histogram(self, name: str, documentation: str, *labels: str) -> Histogram:
+        return Histogram(f"{PREFIX}_{name}", documentation, labels, buckets=SECONDS_BUCKETS, registry=self.registry)

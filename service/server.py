@@ -1,0 +1,95 @@
+"""The process: uvicorn, and what happens at its start and its end."""
+
+import ipaddress
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.app import create_app
+from service.engine import Engine
+from service.gateway import Gateway
+from service.keys import KeysFile
+from service.loading import load_engine
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+class ExposedError(Exception):
+    """The address can be reached from outside and nobody is asked for a key."""
+
+
+class Server(uvicorn.Server):
+    """Drains before it stops: on the first signal new queries are refused, and those accepted are still answered."""
+
+    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+        self.dead = False
+        self._gateway: Gateway | None = None
+        app = create_app(settings, engine=engine, metrics=metrics, on_open=self._opened, on_dead=self._died)
+        super().__init__(_config(app, settings))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by uvicorn on SIGINT and SIGTERM."""
+        if self._gateway:
+            self._gateway.drain()
+        super().handle_exit(sig, frame)
+
+    def _opened(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    def _died(self) -> None:
+        self.dead = True
+        self.should_exit = True
+
+
+def run(settings: Settings) -> int:
+    """Serves until it is told to stop; gives the exit status.
+
+    Raises:
+        ExposedError: the address is not loopback, and neither a key nor `insecure` is configured.
+        models.bundle.BundleError: the bundle cannot be served.
+        service.keys.KeysFileError: the keys cannot be read.
+        ValueError: the device does not exist.
+    """
+    require_safe_address(settings)
+    if settings.keys_file:
+        KeysFile.read(settings.keys_file)
+    metrics = Metrics()
+    server = Server(settings, load_engine(settings, metrics), metrics)
+    server.run()
+    return int(server.dead or not server.started)
+
+
+def require_safe_address(settings: Settings) -> None:
+    """Refuses to be reachable from outside by accident.
+
+    Raises:
+        ExposedError: see there.
+    """
+    if settings.insecure or settings.keys_file or _is_loopback(settings.host):
+        return
+    raise ExposedError(
+        f"{settings.host} can be reached from outside and no key is configured: make one with 'purigate keys new', "
+        "name its file with --keys-file, or say --insecure if something else in front of the service asks for keys"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, settings.drain_timeout_ms // 1000),
+    )

@@ -1,0 +1,69 @@
+"""Every setting of the service, in one frozen class: built once at the entry point and passed down from there."""
+
+import os
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.defenses import DEFENSES
+
+MEBIBYTE = 1024 * 1024
+ENVIRONMENT_PREFIX = "PURIGATE_"
+
+
+def embedded_bundle() -> Path:
+    """The bundle that a fresh checkout serves."""
+    return Path(str(files("models"))) / "bundles" / "cifar10"
+
+
+class Settings(BaseSettings):
+    """The service's settings: from arguments, else `PURIGATE_*` in the environment, else the defaults below."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_prog_name="purigate serve",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+    )
+
+    bundle: Path = Field(default_factory=embedded_bundle, description="Folder of the bundle that is served.")
+    defense: Literal[DEFENSES] = Field(  # type: ignore[valid-type]
+        "puridefense", description="What stands before the classifier."
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto` is CUDA if there is one, else the CPU."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of the networks' arithmetic; `auto` is bfloat16 where the device computes it natively."
+    )
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    keys_file: Path | None = Field(None, description="File of API keys; without one nobody is asked for a key.")
+    insecure: bool = Field(False, description="Serve an address that is not loopback although no key is configured.")
+    max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
+    queue_capacity: PositiveInt = Field(512, description="Most queries that may wait for the device.")
+    request_deadline_ms: PositiveInt = Field(
+        10_000, description="From the last byte of a request to its answer; later it is answered 504."
+    )
+    body_timeout_ms: PositiveInt = Field(
+        15_000, description="From the head of a request to the last byte of its body; later it is answered 408."
+    )
+    drain_timeout_ms: PositiveInt = Field(
+        20_000, description="How long a stop waits for accepted requests before it drops them."
+    )
+    max_body_bytes: PositiveInt = Field(16 * MEBIBYTE, description="Largest body of a request.")
+    max_pixels: PositiveInt = Field(50_000_000, description="Most pixels of an image, width times height.")
+    max_images_per_request: PositiveInt = Field(32, description="Most images of one `/classify/batch` request.")
+    decode_threads: PositiveInt = Field(
+        default_factory=lambda: min(8, os.cpu_count() or 1), description="Threads that decode images."
+    )
+    default_top_k: PositiveInt = Field(5, description="Scores in an answer where the client does not say.")
+    device_hour_price_dollars: NonNegativeFloat = Field(
+        0.0, description="Price of one hour of the device, for the cost panels; 0 where unknown."
+    )

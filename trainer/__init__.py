@@ -1,0 +1,1 @@
+"""The offline trainer: from images to a bundle."""
