@@ -40,7 +40,7 @@ def create_app(
     Raises, when the lifespan starts:
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
-        ValueError: the device does not exist.
+        service.engine.DeviceMissingError: the device does not exist.
     """
     metrics = metrics or Metrics()
     metrics.device_hour_price.set(settings.device_hour_price_dollars)

@@ -13,9 +13,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from models.bundle import BundleError, Manifest, read_bundle, read_manifest
+from models.bundle import BundleError, Manifest, read_manifest
+from service.engine import DeviceMissingError
 from service.keys import KeysFile, KeysFileError
+from service.loading import load_engine
 from service.logs import configure_logs
+from service.metrics import Metrics
 from service.server import ExposedError, run
 from service.settings import Settings
 
@@ -40,14 +43,14 @@ def serve(context: typer.Context) -> None:
     try:
         settings = Settings(_cli_parse_args=context.args)
     except ValidationError as error:
-        _fail(SettingsError("; ".join(f"{one['loc'][0]}: {one['msg']}" for one in error.errors())))
+        _fail(SettingsError("; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())))
     configure_logs()
     disable_created_metrics()  # type: ignore[no-untyped-call]
     warnings.simplefilter("error", Image.DecompressionBombWarning)  # too many pixels is an error of the client
     structlog.get_logger().info("settings", **settings.model_dump(mode="json"))
     try:
         status = run(settings)
-    except (BundleError, KeysFileError, ExposedError, ValueError) as error:
+    except (BundleError, KeysFileError, ExposedError, DeviceMissingError) as error:
         _fail(error)
     raise typer.Exit(status)
 
@@ -65,11 +68,13 @@ def show(folder: BundleFolder) -> None:
 @bundles.command()
 def verify(folder: BundleFolder) -> None:
     """Check every hash and shape, and send one image through the classifier and every purifier."""
+    settings = Settings(bundle=folder, device="cpu", max_batch=1)
     try:
-        bundle = read_bundle(folder)
-    except BundleError as error:
+        engine = load_engine(settings, Metrics())
+        engine.warm_up()
+    except (BundleError, FloatingPointError) as error:
         _fail(error)
-    typer.echo(f"{folder}: {bundle.manifest.name} {bundle.manifest.version} is whole; it can be served")
+    typer.echo(f"{folder}: {engine.manifest.name} {engine.manifest.version} is whole; it can be served")
 
 
 @keys.command()

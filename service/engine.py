@@ -22,6 +22,10 @@ Scores = NDArray[np.float32]
 PIXEL_MAX = 255
 
 
+class DeviceMissingError(Exception):
+    """The device that is asked for does not exist."""
+
+
 class Engine(Protocol):
     """What the service needs of an engine; tests bring small ones of their own.
 
@@ -141,14 +145,14 @@ def choose_device(name: str) -> torch.device:
     """The device that a setting names; `auto` is CUDA if there is one, else the CPU.
 
     Raises:
-        ValueError: CUDA is asked for and there is none, or not of that number.
+        DeviceMissingError: CUDA is asked for and there is none, or not of that number.
     """
     cuda_devices = torch.cuda.device_count()
     if name == "auto":
         return torch.device("cuda" if cuda_devices else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= cuda_devices:
-        raise ValueError(f"device {name} was asked for; this machine has {cuda_devices} CUDA devices")
+        raise DeviceMissingError(f"device {name} was asked for; this machine has {cuda_devices} CUDA devices")
     return device
 
 

@@ -90,6 +90,10 @@ class Gateway:
         """Refuses new queries from now on; those accepted are still answered."""
         self.readiness.change("draining")
 
+    def drain_soon(self) -> None:
+        """The same from a signal handler, which must not wait for a lock that the interrupted code may hold."""
+        self._loop.call_soon_threadsafe(self.drain)
+
     async def classify(self, contents: Sequence[bytes]) -> list[Scores]:
         """The scores of each image, in order; all of them or an error.
 

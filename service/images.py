@@ -15,6 +15,8 @@ Pixels = NDArray[np.uint8]
 
 SERVED_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 WEBP_OFFSET = 8
+ISO_MEDIA_OFFSET = 4
+HEAD_BYTES = 64
 SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
 OTHER_SIGNATURES = {
     b"GIF8": "GIF",
@@ -99,11 +101,12 @@ class ImageDecoder:
             )
 
     def _pixels(self, image: Image.Image) -> Pixels:
-        turn = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
-        size = (self.shape.width, self.shape.height)
         scale = self.shape.resize / min(image.size)
         width, height = (max(1, round(DRAFT_OVERSAMPLING * scale * side)) for side in image.size)
         image.draft(None, (width, height))  # only JPEG has one; other formats ignore it
+        image.load()
+        turn = orientation(image)
+        size = (self.shape.width, self.shape.height)
         cut = self._cut(rgb(image), size[::-1] if turn in SIDEWAYS else size)
         return np.asarray(cut if turn is None else cut.transpose(turn))
 
@@ -115,6 +118,14 @@ class ImageDecoder:
             return image.crop((int(left), int(top), int(left) + size[0], int(top) + size[1]))
         box = (left, top, left + size[0] * scale, top + size[1] * scale)
         return image.resize(size, INTERPOLATIONS[self.shape.interpolation], box=box)
+
+
+def orientation(image: Image.Image) -> Image.Transpose | None:
+    """What turns a loaded image upright; nothing if its EXIF data is missing or damaged."""
+    try:
+        return TURNS.get(image.getexif().get(ORIENTATION_TAG))
+    except Exception:  # noqa: BLE001 - the pixels are whole, whatever is wrong beside them
+        return None
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -138,12 +149,13 @@ def served_format(content: bytes) -> str:
     for signature, name in SIGNATURES.items():
         if content.startswith(signature):
             return name
-    if content.startswith(b"RIFF") and content[WEBP_OFFSET:].startswith(b"WEBP"):
+    if content.startswith(b"RIFF") and content.startswith(b"WEBP", WEBP_OFFSET):
         return "WEBP"
     served = ", ".join(SERVED_TYPES)
+    head = content[:HEAD_BYTES].lstrip()
     for signature, name in OTHER_SIGNATURES.items():
-        if content.lstrip().startswith(signature):
+        if head.startswith(signature):
             raise UnsupportedImageTypeError(f"this is {name}; served are {served}")
-    if content[4:8] == b"ftyp":
+    if content.startswith(b"ftyp", ISO_MEDIA_OFFSET):
         raise UnsupportedImageTypeError(f"this is AVIF, HEIC or a video; served are {served}")
     raise UndecodableImageError(f"the bytes are no image that is known; served are {served}")

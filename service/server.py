@@ -3,6 +3,7 @@
 import ipaddress
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -13,6 +14,8 @@ from service.keys import KeysFile
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.settings import Settings
+
+log = structlog.get_logger()
 
 
 class ExposedError(Exception):
@@ -31,7 +34,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by uvicorn on SIGINT and SIGTERM."""
         if self._gateway:
-            self._gateway.drain()
+            self._gateway.drain_soon()
         super().handle_exit(sig, frame)
 
     def _opened(self, gateway: Gateway) -> None:
@@ -49,13 +52,15 @@ def run(settings: Settings) -> int:
         ExposedError: the address is not loopback, and neither a key nor `insecure` is configured.
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
-        ValueError: the device does not exist.
+        service.engine.DeviceMissingError: the device does not exist.
     """
     require_safe_address(settings)
     if settings.keys_file:
         KeysFile.read(settings.keys_file)
     metrics = Metrics()
-    server = Server(settings, load_engine(settings, metrics), metrics)
+    engine = load_engine(settings, metrics)
+    log.info("bundle_read", bundle=engine.manifest.name, version=engine.manifest.version, device=engine.device)
+    server = Server(settings, engine, metrics)
     server.run()
     return int(server.dead or not server.started)
 

@@ -3,9 +3,9 @@
 import os
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.defenses import DEFENSES
@@ -67,3 +67,9 @@ class Settings(BaseSettings):
     device_hour_price_dollars: NonNegativeFloat = Field(
         0.0, description="Price of one hour of the device, for the cost panels; 0 where unknown."
     )
+
+    @model_validator(mode="after")
+    def _largest_request_fits_the_queue(self) -> Self:
+        if self.max_images_per_request > self.queue_capacity:
+            raise ValueError("max_images_per_request is above queue_capacity: such a request could never be served")
+        return self

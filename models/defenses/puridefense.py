@@ -34,13 +34,17 @@ class PuriDefense(Defense):
         """Draws `(N, grid * grid)` indices into the pool."""
         return uniform_indices(random_bytes, self.grid**2, len(self.pool))
 
-    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
-        """Purifies `(N, 3, H, W)` floats in [0, 1] under `(N, grid * grid)` draws.
+    def patches(self, images: Tensor) -> PatchGrid:
+        """The division of `(N, C, H, W)` images into patches.
 
         Raises:
             ValueError: an image has fewer pixels than the grid has patches along a dimension.
         """
-        patches = PatchGrid(images.shape[2], images.shape[3], self.grid, self.halo)
+        return PatchGrid(images.shape[2], images.shape[3], self.grid, self.halo)
+
+    def forward(self, images: Tensor, draws: Tensor) -> Tensor:
+        """Purifies `(N, 3, H, W)` floats in [0, 1] under `(N, grid * grid)` draws."""
+        patches = self.patches(images)
         windows = patches.split(images)
         purified = self.pool(windows.flatten(0, 1), draws.flatten())
         return patches.merge(purified.view_as(windows))

@@ -1,0 +1,51 @@
+# A fresh machine needs Python >= 3.11, git and make; everything else is installed into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+BENCH_ARGUMENTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test check format bench clean
+
+help: ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+serve: $(VENV)/.service ## serve the embedded bundle on 127.0.0.1:8000
+	$(BIN)/purigate serve
+
+test: $(VENV)/.dev ## run the whole test suite
+	$(BIN)/pytest
+
+check: $(VENV)/.dev ## lint, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev ## put the code in its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## load a real server and print throughput, latency and where the time goes
+	$(BIN)/python -m benchmarks.load $(BENCH_ARGUMENTS)
+
+clean: ## remove the environment and everything that tools left
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# Debian splits ensurepip off: there, an environment without pip is made and the system's pip fills it.
+$(UV): constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Purigate needs Python >= 3.11; name one with make PYTHON=..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || \
+		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
+	@touch $@
+
+$(VENV)/.service: $(UV) pyproject.toml
+	$(UV) pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(UV) pyproject.toml
+	$(UV) pip install -q --python $(BIN)/python -c constraints.txt -b constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.service

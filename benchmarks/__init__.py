@@ -1,0 +1,1 @@
+"""Measurements against a real server process; run by `make bench` or one by one."""
