@@ -7,8 +7,9 @@ convolutions, and that is how it runs here.
 """
 
 from itertools import pairwise
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -25,7 +26,7 @@ class DecoderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    hidden: tuple[PositiveInt, ...]
+    hidden: Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=16)]
 
 
 class LocalImplicitDecoder(nn.Module):

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 RGB = 3
+Count = Annotated[int, Field(ge=1, le=256)]
+"""Of layers; bounded, since each is an object even before any weights are read."""
 
 
 class EDSRConfig(BaseModel):
@@ -28,7 +30,7 @@ class EDSRConfig(BaseModel):
 
     kind: Literal["edsr"] = "edsr"
     features: PositiveInt
-    blocks: PositiveInt
+    blocks: Count
     unshuffle: PositiveInt = 1
 
     def build(self) -> nn.Module:
@@ -52,8 +54,8 @@ class RCANConfig(BaseModel):
 
     kind: Literal["rcan"] = "rcan"
     features: PositiveInt
-    groups: PositiveInt
-    blocks: PositiveInt
+    groups: Count
+    blocks: Count
     reduction: PositiveInt = 16
     unshuffle: PositiveInt = 1
 

@@ -40,7 +40,14 @@ class PurifierPool(nn.Module):
 
         Returns:
             `(M, 3, h, w)` floats in [0, 1].
+
+        Raises:
+            ValueError: there is not one draw for each window.
         """
+        if draws.shape != windows.shape[:1]:
+            raise ValueError(f"draws of shape {tuple(draws.shape)} for {len(windows)} windows")
+        if not len(windows):
+            return windows
         order = torch.argsort(draws, stable=True).to(windows.device)
         counts = torch.bincount(draws, minlength=len(self)).tolist()
         groups = torch.split(windows[order], counts)

@@ -9,7 +9,9 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Generic, TypeVar
 
 from service.errors import DeadlinePassedError, NotReadyError, QueueFullError
@@ -19,7 +21,7 @@ Result = TypeVar("Result")
 Clock = Callable[[], float]
 
 
-@dataclass
+@dataclass(eq=False)
 class Waiting(Generic[Item, Result]):
     """An item in the queue, and the future of whoever waits for its result."""
 
@@ -100,7 +102,15 @@ class Batcher(Generic[Item, Result]):
                 raise QueueFullError("too many queries wait", retry_after=self.backlog_seconds())
             self._queue.extend(entries)
             self._changed.notify()
+        for entry in entries:
+            entry.future.add_done_callback(partial(self._forget, entry))
         return [entry.future for entry in entries]
+
+    def _forget(self, entry: Waiting[Item, Result], future: "Future[Result]") -> None:
+        """Gives the place of a cancelled item to others."""
+        if future.cancelled():
+            with self._changed, suppress(ValueError):
+                self._queue.remove(entry)
 
     def _work(self) -> None:
         while batch := self._take():

@@ -66,20 +66,31 @@ class _MultiPartParser(MultiPartParser):
         self.spool_max_size = limit
         stream = _bounded(request, limit)
         super().__init__(request.headers, stream, max_files=max_images, max_fields=0)
+        self.whole = False
+
+    def on_end(self) -> None:
+        """Called at the last boundary."""
+        self.whole = True
+
+    def close(self) -> None:
+        """Closes every file, those of unfinished parts too."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 async def _read_parts(request: Request, limit: int, max_images: int) -> list[bytes]:
     parser = _MultiPartParser(request, limit, max_images)
     try:
         form = await parser.parse()
+        if not parser.whole:
+            raise MalformedRequestError("multipart body: the last boundary is missing")
+        images = [await _file(name, part).read() for name, part in form.multi_items()]
     except MultiPartException as error:
         raise MalformedRequestError(f"multipart body: {error.message}") from error
-    except KeyError as error:
-        raise MalformedRequestError("multipart body: the content type names no boundary") from error
-    try:
-        images = [await _file(name, part).read() for name, part in form.multi_items()]
+    except UnicodeError as error:
+        raise MalformedRequestError("multipart body: a name is not in its charset") from error
     finally:
-        await form.close()
+        parser.close()
     if not images:
         raise MalformedRequestError(f"multipart body: no part is called {FILE_PART!r}")
     return images

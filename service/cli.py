@@ -1,13 +1,11 @@
 """The `purigate` command."""
 
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import structlog
 import typer
-from PIL import Image
 from prometheus_client import disable_created_metrics
 from pydantic import ValidationError
 from rich.console import Console
@@ -46,7 +44,6 @@ def serve(context: typer.Context) -> None:
         _fail(SettingsError("; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())))
     configure_logs()
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    warnings.simplefilter("error", Image.DecompressionBombWarning)  # too many pixels is an error of the client
     structlog.get_logger().info("settings", **settings.model_dump(mode="json"))
     try:
         status = run(settings)

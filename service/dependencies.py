@@ -23,23 +23,23 @@ class State(TypedDict):
     keys: KeysFile | None
 
 
-def _settings(request: Request) -> Settings:
+async def _settings(request: Request) -> Settings:
     return request.state.settings  # type: ignore[no-any-return]
 
 
-def _metrics(request: Request) -> Metrics:
+async def _metrics(request: Request) -> Metrics:
     return request.state.metrics  # type: ignore[no-any-return]
 
 
-def _gateway(request: Request) -> Gateway:
+async def _gateway(request: Request) -> Gateway:
     return request.state.gateway  # type: ignore[no-any-return]
 
 
-def _request_id(request: Request) -> str:
+async def _request_id(request: Request) -> str:
     return request.state.request_id  # type: ignore[no-any-return]
 
 
-def authenticate(request: Request) -> None:
+async def authenticate(request: Request) -> None:
     """Lets a request pass if it bears one of the keys, or if none are configured.
 
     Raises:

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import chain, repeat
 
+import numpy as np
 import structlog
 
 from service.batcher import Batcher
@@ -126,12 +127,16 @@ class Gateway:
                 pixels = await self._decode(contents)
                 futures = self._batcher.submit(pixels, deadline)
                 try:
-                    return list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
+                    scores = list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
                 finally:
                     for future in futures:
                         future.cancel()
         except TimeoutError as error:
             raise DeadlinePassedError(f"no answer within {self._deadline_seconds:g} s") from error
+        if not np.isfinite(scores).all():
+            log.error("scores_not_finite", queries=len(contents))
+            raise DeviceFaultError("the networks gave no finite scores for this query", RETRY_AFTER_SECONDS)
+        return scores
 
     async def _decode(self, contents: Sequence[bytes]) -> list[Pixels]:
         begin = time.perf_counter()

@@ -7,14 +7,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from service.errors import TooManyPixelsError, UndecodableImageError, UnsupportedImageTypeError
 
 Pixels = NDArray[np.uint8]
 """`(height, width, 3)` uint8, RGB."""
 
+READERS = {"JPEG": JpegImageFile, "PNG": PngImageFile, "WEBP": WebPImageFile}
+"""Called directly: `Image.open` has a limit of its own on pixels, which could only be changed for the whole process."""
 SERVED_TYPES = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 WEBP_OFFSET = 8
+WEBP_SIDE_BITS = 14
+WEBP_SIDE = 2**WEBP_SIDE_BITS - 1
 ISO_MEDIA_OFFSET = 4
 HEAD_BYTES = 64
 SIGNATURES = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG"}
@@ -83,22 +90,22 @@ class ImageDecoder:
             UndecodableImageError: the bytes are no image, or not a whole one.
         """
         expected = served_format(content)
+        if expected == "WEBP":
+            self._check_size(*webp_size(content))
         try:
-            with Image.open(io.BytesIO(content), formats=[expected]) as image:
-                self._check_size(image)
+            with READERS[expected](io.BytesIO(content)) as image:
+                self._check_size(*image.size)
                 return self._pixels(image)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise TooManyPixelsError(f"the image has more than {self.max_pixels} pixels") from error
         except (TooManyPixelsError, MemoryError):
             raise
+        except Image.DecompressionBombError as error:
+            raise TooManyPixelsError(f"the image has more pixels than the {expected} decoder takes") from error
         except Exception as error:  # Pillow's parsers raise almost anything on hostile bytes
             raise UndecodableImageError(f"the {expected} image is damaged or incomplete") from error
 
-    def _check_size(self, image: Image.Image) -> None:
-        if image.width * image.height > self.max_pixels:
-            raise TooManyPixelsError(
-                f"the image has {image.width} x {image.height} pixels; at most {self.max_pixels} are accepted"
-            )
+    def _check_size(self, width: int, height: int) -> None:
+        if width * height > self.max_pixels:
+            raise TooManyPixelsError(f"the image has {width} x {height} pixels; at most {self.max_pixels} are accepted")
 
     def _pixels(self, image: Image.Image) -> Pixels:
         scale = self.shape.resize / min(image.size)
@@ -116,14 +123,36 @@ class ImageDecoder:
         left, top = ((have - want * scale) / 2 for have, want in zip(image.size, size, strict=True))
         if scale == 1:
             return image.crop((int(left), int(top), int(left) + size[0], int(top) + size[1]))
-        box = (left, top, left + size[0] * scale, top + size[1] * scale)
+        box = (
+            max(0.0, left),
+            max(0.0, top),
+            min(float(image.width), left + size[0] * scale),
+            min(float(image.height), top + size[1] * scale),
+        )
         return image.resize(size, INTERPOLATIONS[self.shape.interpolation], box=box)
+
+
+def webp_size(content: bytes) -> tuple[int, int]:
+    """Width and height by the first chunk (RFC 9649, section 2); the decoder takes memory for them on opening."""
+
+    def number(begin: int, end: int) -> int:
+        return int.from_bytes(content[begin:end], "little")
+
+    match content[12:16]:
+        case b"VP8X":
+            return number(24, 27) + 1, number(27, 30) + 1
+        case b"VP8L":
+            return (number(21, 25) & WEBP_SIDE) + 1, (number(21, 25) >> WEBP_SIDE_BITS & WEBP_SIDE) + 1
+        case b"VP8 ":
+            return number(26, 28) & WEBP_SIDE, number(28, 30) & WEBP_SIDE
+        case _:  # no image; the decoder will say so
+            return 0, 0
 
 
 def orientation(image: Image.Image) -> Image.Transpose | None:
     """What turns a loaded image upright; nothing if its EXIF data is missing or damaged."""
     try:
-        return TURNS.get(image.getexif().get(ORIENTATION_TAG))
+        return TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     except Exception:  # noqa: BLE001 - the pixels are whole, whatever is wrong beside them
         return None
 
@@ -131,7 +160,10 @@ def orientation(image: Image.Image) -> Image.Transpose | None:
 def rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB: 16-bit grey by its upper byte, transparent pixels on white."""
     if image.mode in SIXTEEN_BIT_MODES:
-        grey = np.clip(np.asarray(image), 0, SIXTEEN_BIT_MAX) >> 8
+        pixels = np.asarray(image)
+        grey = np.clip(pixels, 0, SIXTEEN_BIT_MAX) >> 8
+        if "transparency" in image.info:
+            grey = np.where(pixels == image.info["transparency"], 255, grey)
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         layer = image.convert("RGBA")

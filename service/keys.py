@@ -51,7 +51,8 @@ class KeysFile(BaseModel):
         except OSError as error:
             raise KeysFileError(f"{path}: {error.strerror}") from error
         except ValidationError as error:
-            raise KeysFileError(f"{path}: not a keys file: {error}") from error
+            reasons = "; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())
+            raise KeysFileError(f"{path}: not a keys file: {reasons}") from None
 
     def issue(self, name: str) -> tuple["KeysFile", str]:
         """A keys file with one more key, and that key itself, which is nowhere else.

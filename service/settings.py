@@ -25,6 +25,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
         frozen=True,
+        env_ignore_empty=True,
         extra="forbid",
         cli_prog_name="purigate serve",
         cli_kebab_case=True,

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from models.bundle import Manifest
-from models.bundle.manifest import Classifier, Normalization, Pool, PoolPurifier, Preprocessing
+from models.bundle.manifest import FORMAT, Classifier, Normalization, Pool, PoolPurifier, Preprocessing
 from models.bundle.writer import write_manifest, write_weights
 from models.classifiers import ResNetConfig
 from models.decoder import DecoderConfig
@@ -59,6 +59,7 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name, config in PURIFIERS.items()
         )
     manifest = Manifest(
+        format=FORMAT,
         name="toy",
         version="1",
         labels=LABELS,

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from models.bundle import read_bundle
-from models.bundle.manifest import Classifier, Manifest, Pool, PoolPurifier
+from models.bundle.manifest import FORMAT, Classifier, Manifest, Pool, PoolPurifier
 from models.bundle.writer import write_manifest, write_weights
 from models.classifiers.normalization import Normalized
 from models.purifier import Purifier
@@ -73,6 +73,7 @@ class Run:
             RunError: the classifier or the pool is not trained yet.
         """
         manifest = Manifest(
+            format=FORMAT,
             name=self.recipe.name,
             version=datetime.now(UTC).strftime("%Y%m%d.%H%M%S"),
             labels=train.classes,

@@ -7,10 +7,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    FiniteFloat,
     JsonValue,
     NonNegativeInt,
     PositiveInt,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -25,8 +27,12 @@ from models.purifier import PurifierConfig
 
 MANIFEST_FILE = "bundle.json"
 FORMAT: Literal[1] = 1
+TORCHVISION_NAME = ("torchvision", "name")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
 """A plain name without path separators, fit for a file, a metric label or a header."""
+
+
+Deviation = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Section(BaseModel):
@@ -46,12 +52,8 @@ class WeightsFile(Section):
 class Normalization(Section):
     """What is subtracted from, then divided out of, each channel of an image in [0, 1]."""
 
-    mean: tuple[float, float, float]
-    std: tuple[
-        Annotated[float, Field(gt=0)],
-        Annotated[float, Field(gt=0)],
-        Annotated[float, Field(gt=0)],
-    ]
+    mean: tuple[FiniteFloat, FiniteFloat, FiniteFloat]
+    std: tuple[Deviation, Deviation, Deviation]
 
 
 class Classifier(Section):
@@ -134,7 +136,7 @@ class Manifest(Section):
         provenance: where all that came from, as the trainer tells it: recipe, data, seeds, versions, accuracy.
     """
 
-    format: Literal[1] = FORMAT
+    format: Literal[1]
     name: Name
     version: Name
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -142,6 +144,14 @@ class Manifest(Section):
     classifier: Classifier
     pool: Pool
     provenance: dict[str, JsonValue] = {}
+
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two classes have the same label: {', '.join(twice)}")
+        return labels
 
     @model_validator(mode="after")
     def _grid_fits(self) -> Self:
@@ -173,7 +183,7 @@ def _manifest_error(path: Path, error: ValidationError) -> Exception:
             return FormatTooNewError(
                 f"{path}: written in format {problem['input']}, this version reads {FORMAT}; upgrade Purigate"
             )
-        if problem["type"] == "union_tag_invalid":
+        if problem["type"] == "union_tag_invalid" or problem["loc"][-2:] == TORCHVISION_NAME:
             return UnknownArchitectureError(f"{path}: {_where(problem['loc'])}: {problem['msg']}")
     lines = [f"{_where(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
     return ManifestInvalidError(f"{path}: {'; '.join(lines)}")

@@ -1,8 +1,11 @@
 """Reads a bundle: checks every file against the manifest before any of it is used."""
 
 import hashlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import safetensors.torch
 import torch
@@ -21,6 +24,9 @@ from models.classifiers import ExportedConfig
 from models.classifiers.exported import read_program
 from models.classifiers.normalization import Normalized
 from models.purifier import Purifier
+
+Network = TypeVar("Network", bound=nn.Module)
+CHECKED_BATCHES = (1, 3)
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,7 @@ def read_bundle(folder: Path) -> Bundle:
     classifier = _read_classifier(folder, manifest.classifier)
     purifiers = {}
     for entry in manifest.pool.purifiers:
-        purifier = Purifier(entry.architecture)
-        _assign(purifier, _read_tensors(folder, entry.weights), folder / entry.weights.file)
-        purifiers[entry.name] = purifier.eval().requires_grad_(False)
+        purifiers[entry.name] = _read_network(folder, entry.weights, partial(Purifier, entry.architecture))
     _check_classifier(folder, manifest, classifier)
     return Bundle(manifest, classifier, purifiers)
 
@@ -68,12 +72,34 @@ def _read_classifier(folder: Path, section: Classifier) -> nn.Module:
         except Exception as error:  # PyTorch's loader has no error type of its own
             raise WeightsCorruptError(f"{path}: not a program that can be served: {error}") from error
     else:
-        network = section.architecture.build(section.classes)
-        _assign(network, _read_tensors(folder, section.weights), path)
-        network.eval().requires_grad_(False)
+        network = _read_network(folder, section.weights, partial(section.architecture.build, section.classes))
     if section.normalization is None:
         return network
-    return Normalized(network, section.normalization.mean, section.normalization.std)
+    normalized = Normalized(network, section.normalization.mean, section.normalization.std)
+    normalized.training = False  # not eval(), which an exported program does not have
+    return normalized
+
+
+def _read_network(folder: Path, weights: WeightsFile, build: Callable[[], Network]) -> Network:
+    """Builds a network and gives it its weights; shapes are compared before memory is taken for them."""
+    tensors = _read_tensors(folder, weights)
+    path = folder / weights.file
+    try:
+        with torch.device("meta"):
+            _require_shapes(build().state_dict(), tensors)
+        network = build()
+        network.load_state_dict(tensors)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise WeightsMismatchError(f"{path}: the weights do not fit the architecture: {error}") from error
+    return network.eval().requires_grad_(False)
+
+
+def _require_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    shapes, others = ({name: tuple(one.shape) for name, one in state.items()} for state in (expected, found))
+    wrong = sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name))
+    if wrong:
+        name = wrong[0]
+        raise ValueError(f"{name} is {others.get(name, 'missing')}, not {shapes.get(name, 'expected')}")
 
 
 def _read_file(folder: Path, weights: WeightsFile) -> bytes:
@@ -94,25 +120,24 @@ def _read_tensors(folder: Path, weights: WeightsFile) -> dict[str, Tensor]:
     content = _read_file(folder, weights)
     try:
         return safetensors.torch.load(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError) as error:  # KeyError: a number format that torch has no name for
         raise WeightsCorruptError(f"{folder / weights.file}: not a safetensors file: {error}") from error
-
-
-def _assign(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise WeightsMismatchError(f"{path}: the weights do not fit the architecture: {error}") from error
 
 
 @torch.inference_mode()
 def _check_classifier(folder: Path, manifest: Manifest, classifier: nn.Module) -> None:
+    """Sends batches of several sizes through the classifier, since an exported program may have fixed its own."""
     size = manifest.preprocessing
-    try:
-        logits = classifier(torch.full((2, 3, size.height, size.width), 0.5))
-    except Exception as error:  # a user's network may raise anything
-        raise ClassifierFailedError(f"{folder}: the classifier fails on {size.width}x{size.height}: {error}") from error
-    expected = (2, manifest.classifier.classes)
-    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-    if shape != expected:
-        raise LabelsMismatchError(f"{folder}: the classifier gives {shape} for two images, not {expected} logits")
+    for count in CHECKED_BATCHES:
+        try:
+            logits = classifier(torch.full((count, 3, size.height, size.width), 0.5))
+        except Exception as error:  # a user's network may raise anything
+            raise ClassifierFailedError(
+                f"{folder}: the classifier fails on {count} images of {size.width}x{size.height}: {error}"
+            ) from error
+        expected = (count, manifest.classifier.classes)
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        if shape != expected:
+            raise LabelsMismatchError(f"{folder}: the classifier gives {shape} for {count} images, not {expected}")
+        if not logits.isfinite().all():
+            raise ClassifierFailedError(f"{folder}: the classifier's logits are not finite numbers")

@@ -1,12 +1,15 @@
 """A user's own classifier as a `torch.export` program: the graph and the weights in one file, no code to import.
 
 PyTorch's loader unpickles some parts of such an archive: sample inputs, tensor subclasses, script and opaque objects.
-None of them is needed to run a classifier, so `read_program` drops the sample inputs and refuses the others before
-PyTorch sees the file. The graph itself is still a program: serve only a file whose origin you trust.
+None of them is needed to run a classifier, so `read_program` lets through only the files that `torch.export.save`
+writes for a plain network, empties the sample inputs, and refuses all others before PyTorch sees the archive. Symbolic
+sizes, which PyTorch evaluates, may hold nothing but arithmetic. What PyTorch's reader does beyond that is PyTorch's:
+serve only a file whose origin you trust.
 """
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from typing import Literal
@@ -17,8 +20,17 @@ from torch import nn
 
 SAMPLE_INPUTS = "data/sample_inputs/"
 COMPILED_CODE = "data/aotinductor/"
-PAYLOAD_CONFIGS = ("_weights_config.json", "_constants_config.json")
-TENSOR_PREFIXES = ("weight_", "tensor_")
+GRAPH = "models/model.json"
+PAYLOAD_CONFIGS = frozenset({"data/weights/model_weights_config.json", "data/constants/model_constants_config.json"})
+PAYLOAD = re.compile(r"(weight|tensor)_\d+")
+ENTRY = re.compile(
+    r"archive_format|archive_version|byteorder|\.data/(version|serialization_id)|models/model\.json|extra/.*"
+    r"|data/weights/(model_weights_config\.json|weight_\d+)"
+    r"|data/constants/(model_constants_config\.json|tensor_\d+)|data/sample_inputs/model\.pt"
+)
+"""The files that are let through, in their exact case: PyTorch finds a file whatever the case of its name."""
+SIZE = re.compile(r"([A-Z]\w*\(|'[\w.+-]*'|[a-z_]+=(True|False|\d)|\d|[-+*/,() ])*")
+"""A symbolic size: numbers, names and constructors. PyTorch hands it to sympy, which evaluates it as Python."""
 
 
 class UnsafeProgramError(Exception):
@@ -49,7 +61,7 @@ def read_program(archive: bytes) -> nn.Module:
             content = original.read(entry)
             inner = entry.filename.partition("/")[2]
             for reason in _objections(inner, content):
-                raise UnsafeProgramError(f"{inner}: {reason}")
+                raise UnsafeProgramError(f"{inner or entry.filename}: {reason}")
             copy.writestr(entry, b"" if inner.startswith(SAMPLE_INPUTS) else content)
     safe.seek(0)
     return torch.export.load(safe).module()
@@ -58,9 +70,23 @@ def read_program(archive: bytes) -> nn.Module:
 def _objections(name: str, content: bytes) -> Iterator[str]:
     if name.startswith(COMPILED_CODE):
         yield "compiled code is not loaded"
-    elif name.endswith(".pt") and not name.startswith(SAMPLE_INPUTS):
-        yield "weights are pickled; export again with a current PyTorch"
-    elif name.endswith(PAYLOAD_CONFIGS):
+    elif not ENTRY.fullmatch(name):
+        yield "not a file that a current torch.export.save writes; what is pickled is not loaded"
+    elif name in PAYLOAD_CONFIGS:
         for tensor, payload in json.loads(content)["config"].items():
-            if payload["use_pickle"] or not payload["path_name"].startswith(TENSOR_PREFIXES):
+            if payload["use_pickle"] or not PAYLOAD.fullmatch(payload["path_name"]):
                 yield f"{tensor} is pickled"
+    elif name == GRAPH:
+        yield from (f"{size!r} is not a size" for size in _sizes(json.loads(content)) if not SIZE.fullmatch(size))
+
+
+def _sizes(node: object) -> Iterator[str]:
+    """Every symbolic size of a graph."""
+    if isinstance(node, dict):
+        if "expr_str" in node:
+            yield str(node["expr_str"])
+        for value in node.values():
+            yield from _sizes(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _sizes(value)

@@ -4,14 +4,15 @@ The stem is one 3x3 convolution without pooling, so that a 32x32 image keeps its
 `ResNetConfig(width=64, blocks=(2, 2, 2, 2))` is ResNet-18.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
 STAGES = 4
+Count = Annotated[int, Field(ge=1, le=256)]
 
 
 class ResNetConfig(BaseModel):
@@ -26,7 +27,7 @@ class ResNetConfig(BaseModel):
 
     kind: Literal["resnet"] = "resnet"
     width: PositiveInt = 64
-    blocks: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (2, 2, 2, 2)
+    blocks: tuple[Count, Count, Count, Count] = (2, 2, 2, 2)
 
     def build(self, classes: int) -> "ResNet":
         """An untrained network with one logit for each of `classes`."""

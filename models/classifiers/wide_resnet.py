@@ -1,9 +1,9 @@
 """Wide residual networks for small images (Zagoruyko and Komodakis 2016); `WRN-28-10` is depth 28, widening 10."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, PositiveInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -24,7 +24,7 @@ class WideResNetConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["wide-resnet"] = "wide-resnet"
-    depth: PositiveInt = 28
+    depth: Annotated[int, Field(ge=1, le=1000)] = 28
     widening: PositiveInt = 10
 
     @field_validator("depth")

@@ -1,0 +1,239 @@
+"""Real servers on loopback sockets, with an engine that can be held and broken or with a small real one."""
+
+import io
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import httpx
+import numpy as np
+import pytest
+import structlog
+from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
+
+from models.bundle import Manifest, read_manifest
+from service.engine import Engine, Scores
+from service.images import Pixels
+from service.loading import load_engine
+from service.metrics import Metrics
+from service.server import Server
+from service.settings import Settings
+
+PATIENCE_SECONDS = 30
+LOOPBACK = "127.0.0.1"
+
+
+def wait_until(condition: Callable[[], bool], patience: float = PATIENCE_SECONDS) -> None:
+    """Asks again and again; `condition` has to come true while we have patience."""
+    tired = threading.Event()
+    timer = threading.Timer(patience, tired.set)
+    timer.start()
+    try:
+        while not condition():
+            assert not tired.wait(0.005), "it never came true"
+    finally:
+        timer.cancel()
+        timer.join()
+
+
+class FakeEngine:
+    """The score of the first class is the red of the first pixel; that of the second is the rest.
+
+    Attributes:
+        batches: what it was given so far.
+        busy: set as soon as it has a batch.
+        free: cleared, it holds whatever batch it has.
+        warm: cleared, it holds its warm-up.
+        fault: raised, if there is one.
+    """
+
+    purifiers: tuple[str, ...] = ("fake",)
+    device: str = "fake"
+    precision: str = "float32"
+
+    def __init__(self, manifest: Manifest) -> None:
+        self.manifest = manifest
+        self.classes = len(manifest.labels)
+        self.batches: list[list[Pixels]] = []
+        self.busy = threading.Event()
+        self.free = threading.Event()
+        self.free.set()
+        self.warm = threading.Event()
+        self.warm.set()
+        self.fault: Exception | None = None
+
+    def warm_up(self) -> None:
+        assert self.warm.wait(PATIENCE_SECONDS)
+
+    def classify(self, images: Sequence[Pixels]) -> list[Scores]:
+        self.batches.append(list(images))
+        self.busy.set()
+        assert self.free.wait(PATIENCE_SECONDS)
+        if self.fault:
+            raise self.fault
+        return [self._scores(image) for image in images]
+
+    def seen(self) -> list[int]:
+        """The reds of all images so far."""
+        return [int(image[0, 0, 0]) for batch in self.batches for image in batch]
+
+    def _scores(self, image: Pixels) -> Scores:
+        scores = np.zeros(self.classes, np.float32)
+        scores[0] = image[0, 0, 0] / 255
+        scores[1] = 1 - scores[0]
+        return scores
+
+
+class Service:
+    """A server that runs in a thread, and a client of it."""
+
+    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
+        self.engine = engine
+        self.server = Server(settings, engine, metrics)
+        self._socket = socket.create_server((LOOPBACK, 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.client = httpx.Client(base_url=f"http://{LOOPBACK}:{self.port}", timeout=PATIENCE_SECONDS)
+        self._thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self._socket]})
+
+    def start(self) -> None:
+        self._thread.start()
+        wait_until(lambda: self.server.started or not self._thread.is_alive())
+        assert self.server.started
+
+    def stop(self) -> None:
+        self.client.close()
+        self.server.should_exit = True
+        self._thread.join(PATIENCE_SECONDS)
+        assert not self._thread.is_alive()
+
+    def post(self, content: bytes, **options: Any) -> httpx.Response:
+        """Asks about one image, sent as the raw body."""
+        headers = {"Content-Type": "image/png", **options.pop("headers", {})}
+        return self.client.post("/classify", content=content, headers=headers, **options)
+
+    def post_files(self, *contents: bytes, path: str = "/classify/batch") -> httpx.Response:
+        """Asks about images, sent as the parts of a form."""
+        return self.client.post(path, files=[("file", ("image", content)) for content in contents])
+
+    def value(self, sample_name: str, **labels: str) -> float | None:
+        """What `/metrics` says now."""
+        for family in text_string_to_metric_families(self.client.get("/metrics").text):
+            for sample in family.samples:
+                if sample.name == f"purigate_{sample_name}" and labels.items() <= sample.labels.items():
+                    return float(sample.value)
+        return None
+
+    def wait_for_value(self, value: float, sample_name: str, **labels: str) -> None:
+        wait_until(lambda: self.value(sample_name, **labels) == value)
+
+    def wait_for_state(self, state: str) -> None:
+        wait_until(lambda: self.client.get("/readyz").json() == {"status": state})
+
+
+@contextmanager
+def served(engine: Engine, settings: Settings, metrics: Metrics | None = None) -> Iterator[Service]:
+    service = Service(engine, settings, metrics or Metrics())
+    service.start()
+    try:
+        yield service
+    finally:
+        service.stop()
+
+
+class Serve(Protocol):
+    """Starts a server; it is stopped when the test ends."""
+
+    def __call__(self, engine: Engine, *, wait: bool = True, **settings: Any) -> Service: ...
+
+
+class AssertProblem(Protocol):
+    """Checks that an answer is a problem as RFC 9457 and DESIGN.md have it."""
+
+    def __call__(self, response: httpx.Response, status: int, slug: str) -> None: ...
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> Iterator[None]:
+    """Long tracebacks are meant for a terminal; test_process.py looks at what a deployment writes."""
+    with structlog.testing.capture_logs():
+        yield
+
+
+@pytest.fixture(scope="session")
+def manifest(bundle_folder: Path) -> Manifest:
+    return read_manifest(bundle_folder)
+
+
+@pytest.fixture
+def engine(manifest: Manifest) -> FakeEngine:
+    return FakeEngine(manifest)
+
+
+@pytest.fixture
+def serve(engine: FakeEngine) -> Iterator[Serve]:
+    with ExitStack() as stack:
+
+        def start(engine: Engine, *, wait: bool = True, **settings: Any) -> Service:
+            service = stack.enter_context(served(engine, Settings(**settings)))
+            if wait:
+                service.wait_for_state("ready")
+            return service
+
+        yield start
+        engine.fault = None
+        engine.free.set()
+        engine.warm.set()
+
+
+@pytest.fixture(scope="session")
+def service(manifest: Manifest) -> Iterator[Service]:
+    """A server with default settings and a fake engine, for requests that change nothing."""
+    with served(FakeEngine(manifest), Settings()) as service:
+        service.wait_for_state("ready")
+        yield service
+
+
+@pytest.fixture(scope="session")
+def real_service(bundle_folder: Path) -> Iterator[Service]:
+    """A server of the toy bundle: real purifiers, a real classifier, real randomness."""
+    settings = Settings(bundle=bundle_folder, device="cpu", precision="float32")
+    metrics = Metrics()
+    with served(load_engine(settings, metrics), settings, metrics) as service:
+        service.wait_for_state("ready")
+        yield service
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[[int], bytes]:
+    """Makes an image of the target size, all of one red."""
+
+    def make(red: int) -> bytes:
+        buffer = io.BytesIO()
+        Image.new("RGB", (32, 32), (red, 0, 0)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Waits until something comes true."""
+    return wait_until
+
+
+@pytest.fixture(scope="session")
+def assert_problem() -> AssertProblem:
+    def check(response: httpx.Response, status: int, slug: str) -> None:
+        assert (response.status_code, response.headers["Content-Type"]) == (status, "application/problem+json")
+        problem = response.json()
+        assert list(problem) == ["type", "title", "status", "detail", "request_id"]
+        assert (problem["type"], problem["status"]) == (f"urn:purigate:problem:{slug}", status)
+        assert problem["title"]
+        assert problem["detail"]
+        assert problem["request_id"] == response.headers["X-Request-ID"]
+
+    return check

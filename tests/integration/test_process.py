@@ -1,0 +1,302 @@
+"""The process: how it starts, what it writes, and how it ends."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+import pytest
+
+from service.keys import KeysFile
+
+PATIENCE_SECONDS = 180
+PURIGATE = str(Path(sys.executable).with_name("purigate"))
+HELD_SERVER = str(Path(__file__).with_name("held_server.py"))
+LISTENING = "Uvicorn running on http://"
+STOPPED_BY_SIGTERM = {0, -signal.SIGTERM}
+
+
+class Process:
+    """A process that runs while tests look at it; whatever it writes is kept."""
+
+    def __init__(self, *command: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PURIGATE_")}
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment | {"OMP_NUM_THREADS": "1"},
+        )
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self._said = threading.Condition()
+        self._silent = False
+        assert self._process.stdout
+        assert self._process.stderr
+        self._readers = [
+            threading.Thread(target=self._read, args=streams)
+            for streams in ((self._process.stdout, self.stdout), (self._process.stderr, self.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: IO[str], lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                with self._said:
+                    lines.append(line.rstrip("\n"))
+                    self._said.notify_all()
+        with self._said:
+            self._silent = True
+            self._said.notify_all()
+
+    def wait_for_line(self, text: str) -> str:
+        """The first line on standard output that holds `text`."""
+
+        def line() -> str | None:
+            return next((one for one in self.stdout if text in one), None)
+
+        with self._said:
+            self._said.wait_for(lambda: self._silent or line(), PATIENCE_SECONDS)
+            found = line()
+        assert found, "\n".join(self.stderr)
+        return found
+
+    def wait_for_port(self) -> int:
+        event = json.loads(self.wait_for_line(LISTENING))["event"]
+        return int(event.removeprefix(LISTENING).split()[0].rpartition(":")[2])
+
+    def wait_for_answer(self, port: int, path: str = "/readyz") -> None:
+        tired = threading.Event()
+        timer = threading.Timer(PATIENCE_SECONDS, tired.set)
+        timer.start()
+        try:
+            while httpx.get(f"http://127.0.0.1:{port}{path}").status_code != 200:
+                assert not tired.wait(0.01)
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
+        self._process.send_signal(sig)
+
+    def wait(self) -> int:
+        """Waits until it ends; gives its exit status."""
+        status = self._process.wait(PATIENCE_SECONDS)
+        for reader in self._readers:
+            reader.join()
+        return status
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self.wait()
+        assert self._process.stdin
+        self._process.stdin.close()
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout if line != "busy"]
+
+
+@dataclass(frozen=True)
+class Processes:
+    """All processes of these tests; they start together, since each takes seconds to import PyTorch."""
+
+    serving: Process
+    held: Process
+    exposed: Process
+    insecure: Process
+    damaged: Process
+    damaged_weights: str
+    secret: str
+
+
+@pytest.fixture(scope="module")
+def processes(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    folder = tmp_path_factory.mktemp("processes")
+    keys, secret = KeysFile().issue("alice")
+    keys.write(folder / "keys.json")
+    weights = shutil.copytree(bundle_folder, folder / "damaged") / "pgd-rcan.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+    with ExitStack() as stack:
+
+        def start(*command: str | Path) -> Process:
+            process = Process(*map(str, command))
+            stack.callback(process.close)
+            return process
+
+        serve = (PURIGATE, "serve", "--port", "0", "--device", "cpu", "--bundle")
+        yield Processes(
+            serving=start(*serve, bundle_folder, "--keys-file", folder / "keys.json"),
+            held=start(sys.executable, HELD_SERVER, bundle_folder, folder / "keys.json"),
+            exposed=start(*serve, bundle_folder, "--host", "0.0.0.0"),
+            insecure=start(*serve, bundle_folder, "--host", "0.0.0.0", "--insecure"),
+            damaged=start(*serve, folder / "damaged"),
+            damaged_weights=str(weights),
+            secret=secret,
+        )
+
+
+@dataclass(frozen=True)
+class Life:
+    """A served life from start to end.
+
+    Attributes:
+        ready: its first answer to a client, as soon as it was ready.
+        refused: its answer to a client without a key.
+        status: its exit status after SIGTERM.
+    """
+
+    ready: httpx.Response
+    refused: httpx.Response
+    status: int
+    log: list[dict[str, Any]]
+    output: str
+
+
+def ask(port: int, content: bytes, **headers: str) -> httpx.Response:
+    url = f"http://127.0.0.1:{port}/classify"
+    headers = {name.replace("_", "-"): value for name, value in headers.items()} | {"Content-Type": "image/png"}
+    return httpx.post(url, content=content, headers=headers, timeout=PATIENCE_SECONDS)
+
+
+@pytest.fixture(scope="module")
+def life(processes: Processes, png: Callable[[int], bytes]) -> Life:
+    process = processes.serving
+    port = process.wait_for_port()
+    process.wait_for_answer(port)
+    ready = ask(port, png(1), X_API_Key=processes.secret, X_Request_ID="the-first")
+    refused = ask(port, png(1), X_API_Key="pg_not-one-of-ours", X_Request_ID="the-second")
+    process.stop()
+    status = process.wait()
+    return Life(ready, refused, status, process.log(), "\n".join(process.stdout + process.stderr))
+
+
+def requests(life: Life) -> dict[str, dict[str, Any]]:
+    """The log lines of requests by their ids."""
+    return {line["request_id"]: line for line in life.log if line["event"] == "request"}
+
+
+def test_it_takes_a_free_port_becomes_ready_and_answers(life: Life) -> None:
+    assert life.ready.status_code == 200
+    assert life.ready.json()["bundle"] == {"name": "toy", "version": "1"}
+
+
+def test_it_asks_for_a_key(life: Life) -> None:
+    assert life.refused.status_code == 401
+
+
+def test_it_ends_when_it_is_told_to(life: Life) -> None:
+    assert life.status in STOPPED_BY_SIGTERM
+
+
+def test_every_line_that_it_writes_is_json(life: Life) -> None:
+    assert [line for line in life.log if not {"event", "level", "timestamp"} <= set(line)] == []
+
+
+def test_it_writes_nothing_to_standard_error(life: Life, processes: Processes) -> None:  # noqa: ARG001 - life ends it
+    assert processes.serving.stderr == []
+
+
+def test_its_settings_are_written_at_the_start(life: Life) -> None:
+    settings = life.log[0]
+    assert (settings["event"], settings["port"], settings["defense"]) == ("settings", 0, "puridefense")
+
+
+def test_each_request_is_written_with_its_id_and_its_fate(life: Life) -> None:
+    written = requests(life)
+    assert {request_id: written[request_id]["status"] for request_id in ("the-first", "the-second")} == {
+        "the-first": 200,
+        "the-second": 401,
+    }
+
+
+def test_a_request_is_written_with_the_name_of_its_key(life: Life) -> None:
+    assert requests(life)["the-first"]["key"] == "alice"
+
+
+def test_no_key_is_ever_written(life: Life, processes: Processes) -> None:
+    assert processes.secret not in life.output
+    assert "pg_not-one-of-ours" not in life.output
+
+
+@dataclass(frozen=True)
+class Stop:
+    """What happened to a request that was in flight when SIGTERM came, and what came after."""
+
+    answer: httpx.Response
+    late: httpx.TransportError | httpx.Response
+    status: int
+
+
+@pytest.fixture(scope="module")
+def stop(processes: Processes, png: Callable[[int], bytes]) -> Stop:
+    process = processes.held
+    port = process.wait_for_port()
+    process.wait_for_answer(port)
+    with ThreadPoolExecutor(1) as pool:
+        in_flight = pool.submit(ask, port, png(1), X_API_Key=processes.secret)
+        process.wait_for_line("busy")
+        process.stop()
+        process.wait_for_line("Shutting down")
+        late: httpx.TransportError | httpx.Response
+        try:
+            late = ask(port, png(2), X_API_Key=processes.secret)
+        except httpx.TransportError as error:
+            late = error
+        process.tell("go on")
+        answer = in_flight.result(PATIENCE_SECONDS)
+    return Stop(answer, late, process.wait())
+
+
+def test_a_request_in_flight_is_answered_although_it_was_told_to_stop(stop: Stop) -> None:
+    assert stop.answer.status_code == 200
+
+
+def test_after_it_was_told_to_stop_nobody_else_is_served(stop: Stop) -> None:
+    assert isinstance(stop.late, httpx.TransportError) or stop.late.status_code == 503
+
+
+def test_once_it_has_answered_it_ends(stop: Stop) -> None:
+    assert stop.status in STOPPED_BY_SIGTERM
+
+
+def assert_refused(process: Process, *reasons: str) -> None:
+    """It ended with status 1 and one line that says why."""
+    assert process.wait() == 1
+    (line,) = process.stderr
+    assert line.startswith("error: ")
+    assert [reason for reason in reasons if reason not in line] == []
+    assert "Traceback" not in "\n".join(process.stdout)
+
+
+def test_a_damaged_bundle_is_refused_in_one_line_that_names_the_file(processes: Processes) -> None:
+    assert_refused(processes.damaged, processes.damaged_weights)
+
+
+def test_an_address_that_others_can_reach_is_refused_without_a_key(processes: Processes) -> None:
+    assert_refused(processes.exposed, "0.0.0.0", "purigate keys new", "--insecure")
+
+
+def test_it_is_served_if_told_so(processes: Processes, png: Callable[[int], bytes]) -> None:
+    port = processes.insecure.wait_for_port()
+    processes.insecure.wait_for_answer(port)
+    assert ask(port, png(1)).status_code == 200

@@ -1,0 +1,26 @@
+"""The table of problems."""
+
+from http import HTTPStatus
+
+import pytest
+
+from service.errors import INTERNAL, PROBLEMS, GatewayError, RetryableError
+
+
+def kinds(error: type[GatewayError]) -> set[type[GatewayError]]:
+    below = error.__subclasses__()
+    return {error}.union(*map(kinds, below)) if below else {error}
+
+
+def test_every_error_has_its_problem() -> None:
+    assert set(PROBLEMS) == kinds(GatewayError) - {GatewayError, RetryableError}
+
+
+def test_no_two_problems_share_a_slug() -> None:
+    slugs = [problem.slug for problem in (*PROBLEMS.values(), INTERNAL)]
+    assert len(slugs) == len(set(slugs))
+
+
+@pytest.mark.parametrize("error", PROBLEMS)
+def test_what_may_succeed_later_is_503_and_nothing_else_is(error: type[GatewayError]) -> None:
+    assert issubclass(error, RetryableError) == (PROBLEMS[error].status == HTTPStatus.SERVICE_UNAVAILABLE)

@@ -1,0 +1,403 @@
+"""The gateway with an engine that can be held and broken."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.engine import Scores
+from service.errors import (
+    DeadlinePassedError,
+    DeviceFaultError,
+    GatewayError,
+    NotReadyError,
+    QueueFullError,
+    TooManyPixelsError,
+    UndecodableImageError,
+    UnsupportedImageTypeError,
+)
+from service.gateway import Gateway
+from service.metrics import Metrics
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.service.conftest import FakeEngine
+
+PATIENCE_SECONDS = 30
+HOLDING = 7
+GARBAGE = b"\x89PNG\r\n\x1a\n no more"
+
+
+def png(red: int, size: tuple[int, int] = (32, 32)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (red, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def reds(answers: list[Scores]) -> list[int]:
+    """What the fake engine saw of the images that it answers about."""
+    return [round(255 * float(scores[0])) for scores in answers]
+
+
+def seen(engine: "FakeEngine") -> list[int]:
+    return [int(image[0, 0, 0]) for batch in engine.batches for image in batch]
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():  # noqa: ASYNC110 - nothing tells us when
+            await asyncio.sleep(0.001)
+
+
+class Opened:
+    """A gateway, what it counts, and how often it said that it is dead."""
+
+    def __init__(self, engine: "FakeEngine", **settings: Any) -> None:
+        self.metrics = Metrics()
+        self.deaths = 0
+        self.engine = engine
+        self.gateway = Gateway(Settings(decode_threads=2, **settings), engine, self.metrics, self._die)
+
+    def _die(self) -> None:
+        self.deaths += 1
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"purigate_{name}", labels)
+
+    def outcomes(self) -> dict[str, float]:
+        (family,) = (one for one in self.metrics.registry.collect() if one.name == "purigate_queries")
+        totals = (sample for sample in family.samples if sample.name.endswith("_total") and sample.value)
+        return {sample.labels["outcome"]: sample.value for sample in totals}
+
+    def ask(self, *contents: bytes) -> "asyncio.Task[list[Scores]]":
+        return asyncio.create_task(self.gateway.classify(contents))
+
+    async def hold(self) -> "asyncio.Task[list[Scores]]":
+        """Gives the engine a query that it keeps until it is freed."""
+        self.engine.free.clear()
+        self.engine.busy.clear()
+        held = self.ask(png(HOLDING))
+        await asyncio.to_thread(self.engine.busy.wait, PATIENCE_SECONDS)
+        return held
+
+    async def queued(self, count: int) -> None:
+        await until(lambda: self.value("queue_depth") == count)
+
+
+@asynccontextmanager
+async def opened(engine: "FakeEngine", **settings: Any) -> AsyncIterator[Opened]:
+    service = Opened(engine, **settings)
+    async with service.gateway.open():
+        await until(lambda: service.gateway.readiness.state != "loading")
+        try:
+            yield service
+        finally:
+            engine.free.set()
+
+
+async def test_answers_come_in_the_order_of_the_images(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        assert reds(await service.ask(png(10), png(200), png(30))) == [10, 200, 30]
+
+
+async def test_many_at_once_get_their_own_answers(engine: "FakeEngine") -> None:
+    async with opened(engine, max_batch=5) as service:
+        answers = await asyncio.gather(*(service.ask(png(red)) for red in range(100)))
+    assert [reds(answer) for answer in answers] == [[red] for red in range(100)]
+
+
+async def test_queries_that_wait_become_one_batch(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        asked = [await service.hold(), service.ask(png(1)), service.ask(png(2), png(3))]
+        await service.queued(3)
+        engine.free.set()
+        await asyncio.gather(*asked)
+    assert [len(batch) for batch in engine.batches] == [1, 3]
+
+
+async def test_nobody_is_served_before_the_warm_up_is_over(engine: "FakeEngine") -> None:
+    engine.warm.clear()
+    service = Opened(engine)
+    async with service.gateway.open():
+        with pytest.raises(NotReadyError, match="loading"):
+            await service.ask(png(1))
+        engine.warm.set()
+        await until(lambda: service.gateway.readiness.state == "ready")
+        assert reds(await service.ask(png(1))) == [1]
+
+
+async def test_a_warm_up_that_fails_is_the_end(engine: "FakeEngine") -> None:
+    engine.warm_up_fault = FloatingPointError("not a number")
+    async with opened(engine) as service:
+        assert (service.gateway.readiness.state, service.deaths) == ("fault", 1)
+
+
+async def test_a_fault_is_told_to_all_whose_queries_the_device_had(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        await_held = await service.hold()
+        asked = [service.ask(png(1)), service.ask(png(2))]
+        await service.queued(2)
+        engine.fault = RuntimeError("CUDA error")
+        engine.free.set()
+        told = await asyncio.gather(await_held, *asked, return_exceptions=True)
+    assert [type(one) for one in told] == [DeviceFaultError] * 3
+
+
+async def test_a_fault_says_nothing_of_the_inside(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        engine.fault = RuntimeError("CUDA error at 0xdeadbeef")
+        with pytest.raises(DeviceFaultError, match=r"^the device failed on this query$"):
+            await service.ask(png(1))
+
+
+async def test_after_a_fault_nobody_is_served_until_a_warm_up_passes(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        engine.warm.clear()
+        engine.fault = RuntimeError("CUDA error")
+        with pytest.raises(DeviceFaultError):
+            await service.ask(png(1))
+        engine.fault = None
+        with pytest.raises(NotReadyError, match="device failed"):
+            await service.ask(png(2))
+        engine.warm.set()
+        await until(lambda: service.gateway.readiness.state == "ready")
+        assert reds(await service.ask(png(3))) == [3]
+
+
+async def test_a_warm_up_that_fails_after_a_fault_is_tried_again(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        warm_ups = engine.warm_ups
+        engine.warm_up_fault = engine.fault = RuntimeError("CUDA error")
+        with pytest.raises(DeviceFaultError):
+            await service.ask(png(1))
+        await until(lambda: engine.warm_ups > warm_ups)
+        engine.warm_up_fault = engine.fault = None
+        await until(lambda: service.gateway.readiness.state == "ready")
+        assert service.deaths == 0
+
+
+async def test_a_service_that_recovers_from_one_fault_recovers_from_the_next(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        for red in (1, 2):
+            engine.fault = RuntimeError("CUDA error")
+            with pytest.raises(DeviceFaultError):
+                await service.ask(png(red))
+            engine.fault = None
+            await until(lambda: service.gateway.readiness.state == "ready")
+        assert reds(await service.ask(png(3))) == [3]
+
+
+async def test_closing_gives_up_a_recovery(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        engine.warm_up_fault = engine.fault = RuntimeError("CUDA error")
+        with pytest.raises(DeviceFaultError):
+            await service.ask(png(1))
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+async def test_draining_refuses_new_queries(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.gateway.drain()
+        with pytest.raises(NotReadyError, match="stopping"):
+            await service.ask(png(1))
+
+
+async def test_draining_answers_what_was_accepted(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        held = await service.hold()
+        waiting = service.ask(png(1))
+        await service.queued(1)
+        service.gateway.drain()
+        engine.free.set()
+        assert reds(await held + await waiting) == [HOLDING, 1]
+
+
+async def test_closing_waits_for_what_was_accepted(engine: "FakeEngine") -> None:
+    async def free_once_it_drains() -> None:
+        await until(lambda: service.gateway.readiness.state == "draining")
+        engine.free.set()
+
+    service = Opened(engine)
+    async with service.gateway.open():
+        await until(lambda: service.gateway.readiness.state == "ready")
+        held = await service.hold()
+        waiting = service.ask(png(1))
+        await service.queued(1)
+        freeing = asyncio.create_task(free_once_it_drains())
+    assert seen(engine) == [HOLDING, 1]
+    await freeing
+    assert reds(await held + await waiting) == [HOLDING, 1]
+
+
+async def test_an_answer_that_is_not_there_in_time_is_an_error(engine: "FakeEngine") -> None:
+    async with opened(engine, request_deadline_ms=20) as service:
+        engine.free.clear()
+        with pytest.raises(DeadlinePassedError):
+            await service.ask(png(1))
+
+
+async def test_the_engine_never_sees_a_query_whose_deadline_passed_in_the_queue(engine: "FakeEngine") -> None:
+    async with opened(engine, request_deadline_ms=50) as service:
+        held = await service.hold()
+        with pytest.raises(DeadlinePassedError):
+            await service.ask(png(1))
+        with pytest.raises(DeadlinePassedError):
+            await held
+        engine.free.set()
+        await service.ask(png(2))
+    assert seen(engine) == [HOLDING, 2]
+
+
+async def test_the_engine_never_sees_a_query_whose_client_left(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        held = await service.hold()
+        leaving = service.ask(png(1))
+        await service.queued(1)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        engine.free.set()
+        await held
+        await service.ask(png(2))
+    assert seen(engine) == [HOLDING, 2]
+
+
+async def test_what_is_left_of_a_request_that_failed_never_reaches_the_engine(engine: "FakeEngine") -> None:
+    steps: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def step() -> None:
+        engine.fault = steps.get(timeout=PATIENCE_SECONDS)
+
+    engine.on_batch = step
+    async with opened(engine, max_batch=1) as service:
+        asked = service.ask(png(1), png(2), png(3))
+        steps.put(RuntimeError("CUDA error"))
+        with pytest.raises(DeviceFaultError):
+            await asked
+        steps.put(None)
+    assert seen(engine) == [1, 2]
+
+
+async def test_queries_whose_client_left_are_counted(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        await service.hold()
+        leaving = service.ask(png(1), png(2))
+        await service.queued(2)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert (service.value("cancelled_total"), service.outcomes()) == (2, {"cancelled": 2})
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (GARBAGE, UndecodableImageError),
+        (b"GIF89a", UnsupportedImageTypeError),
+        (png(1, (40, 40)), TooManyPixelsError),
+    ],
+)
+async def test_one_bad_image_refuses_its_request_before_the_engine_sees_any_of_it(
+    engine: "FakeEngine", content: bytes, error: type[GatewayError]
+) -> None:
+    async with opened(engine, max_pixels=1024) as service:
+        with pytest.raises(error):
+            await service.ask(png(1), content, png(2))
+    assert seen(engine) == []
+
+
+async def test_a_bad_image_harms_no_other_request(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        asked = [service.ask(png(red) if red % 3 else GARBAGE) for red in range(60)]
+        told = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(told[red]) for red in range(0, 60, 3)] == [UndecodableImageError] * 20
+    answers = [answer for answer in told if not isinstance(answer, BaseException)]
+    assert [reds(answer) for answer in answers] == [[red] for red in range(60) if red % 3]
+
+
+async def test_a_full_queue_refuses_without_even_decoding(engine: "FakeEngine") -> None:
+    async with opened(engine, queue_capacity=2, max_images_per_request=2) as service:
+        await service.hold()
+        waiting = service.ask(png(1), png(2))
+        await service.queued(2)
+        with pytest.raises(QueueFullError):
+            await service.ask(GARBAGE)
+        engine.free.set()
+        assert reds(await waiting) == [1, 2]
+
+
+async def test_images_that_are_still_decoded_count_against_the_queue(engine: "FakeEngine") -> None:
+    async with opened(engine, queue_capacity=4, max_images_per_request=4) as service:
+        told = await asyncio.gather(
+            *(service.ask(png(red), png(red), png(red)) for red in range(3)), return_exceptions=True
+        )
+    assert [type(one) for one in told] == [list, QueueFullError, QueueFullError]
+
+
+async def test_answered_queries_are_counted(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        await service.ask(png(1), png(2))
+        assert service.outcomes() == {"answered": 2}
+
+
+async def test_queries_with_a_bad_image_are_counted(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        await asyncio.wait([service.ask(png(1), GARBAGE)])
+        assert service.outcomes() == {"invalid": 2}
+
+
+async def test_queries_that_a_full_queue_refused_are_counted(engine: "FakeEngine") -> None:
+    async with opened(engine, queue_capacity=2, max_images_per_request=2) as service:
+        await asyncio.wait([service.ask(png(1), png(2), png(3))])
+        assert service.outcomes() == {"rejected": 3}
+
+
+async def test_queries_that_draining_refused_are_counted(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.gateway.drain()
+        await asyncio.wait([service.ask(png(1), png(2))])
+        assert service.outcomes() == {"rejected": 2}
+
+
+async def test_queries_past_their_deadline_are_counted(engine: "FakeEngine") -> None:
+    async with opened(engine, request_deadline_ms=20) as service:
+        engine.free.clear()
+        await asyncio.wait([service.ask(png(1), png(2))])
+        assert service.outcomes() == {"deadline": 2}
+
+
+async def test_queries_that_the_device_failed_on_are_counted(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        engine.fault = RuntimeError("CUDA error")
+        await asyncio.wait([service.ask(png(1), png(2))])
+        assert service.outcomes() == {"failed": 2}
+
+
+async def test_every_outcome_is_there_before_it_happens(engine: "FakeEngine") -> None:
+    service = Opened(engine)
+    for outcome in ("answered", "invalid", "rejected", "deadline", "cancelled", "failed"):
+        assert service.value("queries_total", outcome=outcome) == 0
+
+
+async def test_decoding_and_waiting_are_timed_for_each_query(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        await service.ask(png(1), png(2))
+        for stage in ("decode", "queue"):
+            assert service.value("stage_duration_seconds_count", stage=stage) == 2
+
+
+async def test_the_event_loop_turns_while_an_image_is_decoded(engine: "FakeEngine") -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((3000, 3000), np.uint8)).save(buffer, "PNG", compress_level=1)
+    turns = 0
+    async with opened(engine) as service:
+        asked = service.ask(buffer.getvalue())
+        while not asked.done():
+            turns += 1
+            await asyncio.sleep(0)
+    assert turns > 100

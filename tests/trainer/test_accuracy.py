@@ -1,0 +1,100 @@
+"""Accuracy is the share of right answers, undefended, behind each purifier, and behind the pool."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.bundle import Bundle, read_bundle
+from models.purifier import Purifier
+from trainer.accuracy import Accuracy, accuracy, measure
+from trainer.images import LabeledImages
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def data() -> LabeledImages:
+    images = torch.randint(256, (24, 3, 32, 32), dtype=torch.uint8)
+    return LabeledImages(images, torch.arange(24) % 4, ("airplane", "bird", "cat", "deer"))
+
+
+@pytest.fixture
+def bundle(bundle_folder: Path, data: LabeledImages) -> Bundle:
+    """The toy bundle around a classifier that is always right on `data`, as long as nothing changes a pixel."""
+    bundle = read_bundle(bundle_folder)
+
+    class Memory(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            known = (images[:, None] == data.images[None] / 255).flatten(2).all(2)
+            return known.float() @ torch.nn.functional.one_hot(data.labels, 4).float() + torch.tensor([0, 0, 0, 0.5])
+
+    return Bundle(bundle.manifest, Memory(), bundle.purifiers)
+
+
+def identical(bundle: Bundle) -> Bundle:
+    """The same bundle with purifiers that do nothing yet."""
+    new = {entry.name: Purifier(entry.architecture).requires_grad_(False) for entry in bundle.manifest.pool.purifiers}
+    return Bundle(bundle.manifest, bundle.classifier, new)
+
+
+def test_accuracy_is_the_share_of_right_answers() -> None:
+    def by_color(images: Tensor) -> Tensor:
+        assert 0 <= float(images.amin()) <= float(images.amax()) <= 1
+        return images.mean(dim=(2, 3))
+
+    colors = torch.zeros(600, 3, 2, 2, dtype=torch.uint8)
+    colors[torch.arange(600), torch.arange(600) % 3] = 255
+    labels = torch.arange(600) % 3
+    labels[:150] = (labels[:150] + 1) % 3
+
+    assert accuracy(by_color, LabeledImages(colors, labels, ("red", "green", "blue")), CPU) == 0.75
+
+
+def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: LabeledImages) -> None:
+    measured = measure(identical(bundle), data, CPU, grids=(1, 2), draws=2)
+
+    assert measured == Accuracy(
+        images=24,
+        classifier=1.0,
+        purifiers={"fgsm-edsr": 1.0, "fgsm-rcan": 1.0, "pgd-edsr": 1.0, "pgd-rcan": 1.0},
+        grids={1: (1.0, 0.0), 2: (1.0, 0.0)},
+        draws=2,
+        seed=0,
+    )
+
+
+def test_purifiers_that_change_every_image_cost_what_the_classifier_no_longer_knows(
+    bundle: Bundle, data: LabeledImages
+) -> None:
+    measured = measure(bundle, data, CPU, grids=(2,), draws=2)
+
+    assert measured.classifier == 1.0
+    assert set(measured.purifiers.values()) == {0.25}
+    assert measured.grids == {2: (0.25, 0.0)}
+
+
+@pytest.fixture
+def one_in_four(bundle: Bundle) -> Bundle:
+    """The bundle with a pool in which one of four purifiers does something."""
+    purifiers = {**identical(bundle).purifiers, "pgd-rcan": bundle.purifiers["pgd-rcan"]}
+    return Bundle(bundle.manifest, bundle.classifier, purifiers)
+
+
+def test_every_grid_is_measured_with_as_many_draws_an_image_as_it_has_patches(
+    one_in_four: Bundle, data: LabeledImages
+) -> None:
+    grids = measure(one_in_four, data, CPU, grids=(1, 2), draws=4).grids
+
+    untouched = {grid: (mean - 0.25) / 0.75 for grid, (mean, _) in grids.items()}
+    assert untouched[1] == pytest.approx(0.75, abs=0.15)
+    assert untouched[2] == pytest.approx(0.75**4, abs=0.15)
+
+
+def test_every_pass_draws_afresh_from_the_seed(one_in_four: Bundle, data: LabeledImages) -> None:
+    first, again, other = (measure(one_in_four, data, CPU, grids=(1,), draws=4, seed=seed) for seed in (0, 0, 1))
+
+    assert first.grids[1][1] > 0
+    assert first == again
+    assert first.grids != other.grids
