@@ -42,7 +42,7 @@ def main(
     typer.echo(f"over HTTP: {100 * correct:.2f} % of {len(chosen)} images; {dict(outcomes)}")
     served = read_bundle(folder)
     grid = served.manifest.pool.grid
-    data = read_image_folder(images, served.manifest.preprocessing.resize).first(count)
+    data = read_image_folder(images, served.manifest.preprocessing).first(count)
     offline = measure(served, data, torch.device("cpu"), (grid,), DRAWS)
     mean, deviation = offline.grids[grid]
     typer.echo(f"offline: {100 * mean:.2f} +- {100 * deviation:.2f} % over {DRAWS} draws")

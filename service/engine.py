@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.bundle import Bundle, Manifest
 from models.defenses import build_defense
-from service.images import Pixels
+from models.preprocessing import Pixels
 from service.metrics import Metrics
 from service.randomness import Randomness
 

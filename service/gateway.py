@@ -10,6 +10,7 @@ from itertools import chain, repeat
 import numpy as np
 import structlog
 
+from models.preprocessing import Pixels
 from service.batcher import Batcher
 from service.engine import Engine, Scores
 from service.errors import (
@@ -21,7 +22,7 @@ from service.errors import (
     UndecodableImageError,
     UnsupportedImageTypeError,
 )
-from service.images import ImageDecoder, InputShape, Pixels
+from service.images import ImageDecoder
 from service.metrics import Metrics
 from service.readiness import RETRY_AFTER_SECONDS, Readiness
 from service.settings import Settings
@@ -60,9 +61,7 @@ class Gateway:
         self._drain_seconds = settings.drain_timeout_ms / 1000
         self._capacity = settings.queue_capacity
         self._on_dead = on_dead
-        size = engine.manifest.preprocessing
-        shape = InputShape(size.resize, size.height, size.width, size.interpolation)
-        self._decoder = ImageDecoder(shape, settings.max_pixels)
+        self._decoder = ImageDecoder(engine.manifest.preprocessing, settings.max_pixels)
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._decoding = 0
         waited = metrics.stage_duration.labels(stage="queue").observe

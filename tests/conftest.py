@@ -7,11 +7,12 @@ import torch
 from torch import nn
 
 from models.bundle import Manifest
-from models.bundle.manifest import FORMAT, Classifier, Normalization, Pool, PoolPurifier, Preprocessing
+from models.bundle.manifest import FORMAT, Classifier, Normalization, Pool, PoolPurifier
 from models.bundle.writer import write_manifest, write_weights
 from models.classifiers import ResNetConfig
 from models.decoder import DecoderConfig
 from models.encoders import EDSRConfig, RCANConfig
+from models.preprocessing import Preprocessing
 from models.purifier import Purifier, PurifierConfig
 
 LABELS = ("airplane", "bird", "cat", "deer")

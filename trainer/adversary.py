@@ -10,11 +10,17 @@ from collections.abc import Callable
 from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional
 
 Network = Callable[[Tensor], Tensor]
+
+
+Strength = Annotated[float, Field(gt=0, le=255)]
+LEVELS = 255
+TOLERANCE = 1e-3
+"""In levels: what float arithmetic may lack of a whole one."""
 
 
 class Attack(BaseModel):
@@ -30,7 +36,7 @@ class Attack(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["fgsm", "bim", "pgd"]
-    epsilon: tuple[PositiveFloat, PositiveFloat]
+    epsilon: tuple[Strength, Strength]
     steps: tuple[PositiveInt, PositiveInt] = (1, 1)
     step_size: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(gt=0, le=1)]] = (1.0, 1.0)
 
@@ -62,7 +68,13 @@ class Attack(BaseModel):
             noise = torch.rand(images.shape, generator=generator).to(images.device)
             start = torch.clamp(images + epsilon * (2 * noise - 1), 0, 1)
         adversarial = ascend(network, images, labels, start, epsilon=epsilon, step=step, steps=steps)
-        return torch.round(adversarial * 255) / 255
+        return onto_levels(adversarial, images)
+
+
+def onto_levels(adversarial: Tensor, images: Tensor) -> Tensor:
+    """Moves each pixel to an 8-bit level, towards that of the clean image, so that none leaves its ball."""
+    clean = torch.round(images * LEVELS)
+    return (clean + torch.trunc(adversarial * LEVELS - clean + TOLERANCE * (adversarial - images).sign())) / LEVELS
 
 
 def ascend(

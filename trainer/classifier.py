@@ -1,16 +1,19 @@
 """Trains a classifier from nothing: SGD with Nesterov momentum on a one-cycle schedule, with progressive resizing."""
 
 from collections.abc import Callable, Iterator
+from math import isfinite
 from pathlib import Path
+from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.optimizer import Optimizer
 
 from trainer.augmentation import random_crop, random_flip
+from trainer.errors import DivergedError, TooFewImagesError
 from trainer.images import LabeledImages
 
 
@@ -20,7 +23,7 @@ class Phase(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: PositiveInt
-    resolution: PositiveInt
+    resolution: Annotated[int, Field(ge=8)]
 
 
 class ClassifierTraining(BaseModel):
@@ -35,10 +38,10 @@ class ClassifierTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    phases: tuple[Phase, ...]
+    phases: Annotated[tuple[Phase, ...], Field(min_length=1)]
     batch_size: PositiveInt = 128
     peak_learning_rate: PositiveFloat = 0.1
-    warmup: PositiveFloat = 0.2
+    warmup: Annotated[float, Field(gt=0, lt=1)] = 0.2
     momentum: NonNegativeFloat = 0.9
     weight_decay: NonNegativeFloat = 5e-4
     label_smoothing: NonNegativeFloat = 0.1
@@ -58,6 +61,9 @@ class ClassifierTrainer:
         data: what it learns from.
         device: where it runs.
         seed: of the order of the images and their augmentation.
+
+    Raises:
+        TooFewImagesError: there are fewer images than one batch takes.
     """
 
     def __init__(
@@ -68,6 +74,8 @@ class ClassifierTrainer:
         device: torch.device,
         seed: int,
     ) -> None:
+        if len(data) < training.batch_size:
+            raise TooFewImagesError(f"{len(data)} images are fewer than a batch of {training.batch_size}")
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.training = training
         self.data = data
@@ -85,11 +93,17 @@ class ClassifierTrainer:
         )
 
     def run(self, checkpoint: Path, report: Callable[[int, float], None]) -> None:
-        """Trains the epochs that are left; after each writes `checkpoint` and reports its number and mean loss."""
+        """Trains the epochs that are left; after each writes `checkpoint` and reports its number and mean loss.
+
+        Raises:
+            DivergedError: the loss is no longer a number.
+        """
         if checkpoint.exists():
             self._restore(checkpoint)
         for resolution in self.training.resolutions()[self.epochs_done :]:
             loss = self._epoch(resolution)
+            if not isfinite(loss):
+                raise DivergedError(f"the loss is {loss} in epoch {self.epochs_done + 1}")
             self.epochs_done += 1
             self._save(checkpoint)
             report(self.epochs_done, loss)

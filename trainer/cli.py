@@ -10,9 +10,10 @@ import typer
 
 from models.bundle import BundleError
 from trainer.accuracy import Accuracy
+from trainer.errors import RunError, TrainerError
 from trainer.images import LabeledImages, read_image_folder
-from trainer.recipe import RecipeError, read_recipe
-from trainer.run import Run, RunError
+from trainer.recipe import read_recipe
+from trainer.run import Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a classifier and a pool, and bundle them.")
 
@@ -88,11 +89,15 @@ def everything(
 
 
 def _run(recipe: str, folder: Path, device: str) -> Run:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise RunError(f"device {device}: {str(error).splitlines()[0]}") from error
     return Run(read_recipe(recipe), folder, torch.device(device), typer.echo)
 
 
 def _images(root: Path, recipe: str) -> LabeledImages:
-    return read_image_folder(root, read_recipe(recipe).preprocessing.resize)
+    return read_image_folder(root, read_recipe(recipe).preprocessing)
 
 
 def _tell(accuracy: Accuracy) -> None:
@@ -108,6 +113,6 @@ def _guarded(step: Callable[[], None]) -> None:
     torch.set_flush_denormal(True)
     try:
         step()
-    except (RecipeError, RunError, BundleError, OSError) as error:
+    except (TrainerError, BundleError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)

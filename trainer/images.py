@@ -4,12 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
-from torchvision.transforms.v2 import functional as transforms
+
+from models.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class LabeledImages:
     """A data set that fits in memory.
 
     Attributes:
-        images: `(N, 3, size, size)` uint8.
+        images: `(N, 3, height, width)` uint8.
         labels: `(N,)` int64, indices into `classes`.
         classes: the names of the classes, by index.
     """
@@ -35,8 +35,8 @@ class LabeledImages:
         return LabeledImages(self.images[chosen], self.labels[chosen], self.classes)
 
 
-def read_image_folder(root: Path, size: int) -> LabeledImages:
-    """Reads `root/<class>/<file>`; every image has its shorter side scaled to `size`, then its center cropped.
+def read_image_folder(root: Path, preprocessing: Preprocessing) -> LabeledImages:
+    """Reads `root/<class>/<file>`, each image as the service would.
 
     Raises:
         FileNotFoundError: `root` is not a folder of class folders with images in them.
@@ -46,10 +46,8 @@ def read_image_folder(root: Path, size: int) -> LabeledImages:
 
     def read(path: str) -> Tensor:
         with Image.open(path) as file:
-            image = file.convert("RGB")
-        if image.size != (size, size):
-            image = transforms.center_crop(transforms.resize(image, [size], antialias=True), [size, size])
-        return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+            pixels = preprocessing.apply(file)
+        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
 
     with ThreadPoolExecutor() as workers:
         images = torch.stack(list(workers.map(read, (path for path, _ in tree.samples), chunksize=64)))

@@ -1,6 +1,7 @@
 """Trains the purifiers of a pool: all that belong to one attack see the same adversarial batches."""
 
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -13,7 +14,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 from models.purifier import Purifier, PurifierConfig
 from trainer.adversary import Attack
 from trainer.augmentation import random_crop, random_flip
+from trainer.errors import DivergedError
 from trainer.images import LabeledImages
+
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$", max_length=40)]
+"""Letters and digits alone: an attack and an architecture are joined by a hyphen to the name of a purifier."""
 
 
 class PoolTraining(BaseModel):
@@ -32,8 +37,8 @@ class PoolTraining(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attacks: dict[str, Attack]
-    purifiers: dict[str, PurifierConfig]
+    attacks: Annotated[dict[PlainName, Attack], Field(min_length=1)]
+    purifiers: Annotated[dict[PlainName, PurifierConfig], Field(min_length=1)]
     steps: PositiveInt = 1000
     adversarial: PositiveInt = 64
     clean: NonNegativeInt = 32
@@ -83,18 +88,27 @@ class PurifierTrainer:
         )
 
     def run(self, checkpoint: Path, report: Callable[[int, dict[str, float]], None], every: int = 100) -> None:
-        """Trains what is left; every `every` steps writes `checkpoint` and reports the step and each mean L1 loss."""
+        """Trains what is left; every `every` steps writes `checkpoint` and reports the step and each mean L1 loss.
+
+        Raises:
+            DivergedError: a loss is no longer a number.
+        """
         if checkpoint.exists():
             self._restore(checkpoint)
         totals = dict.fromkeys(self.purifiers, 0.0)
+        reported = self.steps_done
         while self.steps_done < self.training.steps:
             for name, loss in self._step().items():
                 totals[name] += loss
             self.steps_done += 1
             if self.steps_done % every == 0 or self.steps_done == self.training.steps:
+                means = {name: total / (self.steps_done - reported) for name, total in totals.items()}
+                if not all(map(isfinite, means.values())):
+                    raise DivergedError(f"the losses are {means} at step {self.steps_done}")
                 self._save(checkpoint)
-                report(self.steps_done, {name: total / every for name, total in totals.items()})
+                report(self.steps_done, means)
                 totals = dict.fromkeys(self.purifiers, 0.0)
+                reported = self.steps_done
 
     def _step(self) -> dict[str, float]:
         inputs, targets = self._batch()

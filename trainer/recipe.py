@@ -3,17 +3,19 @@
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from models.bundle.manifest import Name, Normalization, Preprocessing
+from models.bundle.manifest import Name, Normalization
 from models.classifiers import ResNetConfig, WideResNetConfig
+from models.preprocessing import Preprocessing
 from trainer.classifier import ClassifierTraining
+from trainer.errors import TrainerError
 from trainer.pool import PoolTraining
 
 
-class RecipeError(Exception):
+class RecipeError(TrainerError):
     """A recipe cannot be used; the message says where it is wrong."""
 
 
@@ -66,6 +68,19 @@ class Recipe(BaseModel):
     surrogate: NetworkRecipe
     pool: PoolRecipe
 
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> Self:
+        side = min(self.preprocessing.height, self.preprocessing.width)
+        for name, value in (("pool.grid", self.pool.grid), ("pool.training.crop", self.pool.training.crop)):
+            if value > side:
+                raise ValueError(f"{name} is {value}, but images have {side} pixels a side")
+        for name, network in (("classifier", self.classifier), ("surrogate", self.surrogate)):
+            if network.training.padding >= side:
+                raise ValueError(f"{name}.training.padding is not below the {side} pixels a side of an image")
+        if self.preprocessing.height != self.preprocessing.width:
+            raise ValueError("preprocessing: the trainer makes square inputs only; give height and width one value")
+        return self
+
 
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with Purigate, by name."""
@@ -81,11 +96,11 @@ def read_recipe(name_or_path: str) -> Recipe:
     """
     path = shipped_recipes().get(name_or_path, Path(name_or_path))
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text()))
+        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         known = ", ".join(shipped_recipes())
         raise RecipeError(f"{path}: {error.strerror}; shipped recipes are {known}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]

@@ -1,15 +1,17 @@
 """A training run: a folder of checkpoints, and the steps that fill it and make a bundle of it."""
 
 import hashlib
+import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import JsonValue
+from pydantic import BaseModel, JsonValue
 from torch import nn
 
 from models.bundle import read_bundle
@@ -19,6 +21,7 @@ from models.classifiers.normalization import Normalized
 from models.purifier import Purifier
 from trainer.accuracy import Accuracy, measure
 from trainer.classifier import ClassifierTrainer
+from trainer.errors import RunError
 from trainer.images import LabeledImages
 from trainer.pool import PurifierTrainer
 from trainer.recipe import NetworkRecipe, Recipe
@@ -26,10 +29,6 @@ from trainer.recipe import NetworkRecipe, Recipe
 Report = Callable[[str], None]
 ACCURACY_DRAWS = 5
 ACCURACY_GRIDS = (1, 2, 3)
-
-
-class RunError(Exception):
-    """A step cannot be taken; the message says what has to come before."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,23 @@ class Run:
     report: Report
 
     def train_classifier(self, data: LabeledImages) -> None:
-        """Trains the classifier that is served."""
+        """Trains the classifier that is served.
+
+        Raises:
+            RunError: the folder has a classifier of other images or another recipe.
+            TrainerError: the training fails.
+        """
         self._train_network("classifier", self.recipe.classifier, data)
 
     def train_pool(self, data: LabeledImages) -> None:
-        """Trains the surrogate and, against it, the purifiers of every attack."""
+        """Trains the surrogate and, against it, the purifiers of every attack.
+
+        Raises:
+            RunError: the folder has a pool of other images or another recipe.
+            TrainerError: the training fails.
+        """
         surrogate = self._train_network("surrogate", self.recipe.surrogate, data)
+        self._claim("pool", [self.recipe.surrogate, self.recipe.pool], data)
         for number, attack in enumerate(self.recipe.pool.training.attacks):
             trainer = PurifierTrainer(
                 self.recipe.pool.training, attack, surrogate, data, self.device, self.recipe.pool.seed + number
@@ -70,20 +80,24 @@ class Run:
         """Writes what was trained as a bundle, measures it on `test`, and adds the figures to its manifest.
 
         Raises:
-            RunError: the classifier or the pool is not trained yet.
+            RunError: the classifier or the pool is not trained to its end, or the two sets have different classes.
         """
+        if train.classes != test.classes:
+            raise RunError(f"the training images are of {train.classes}, the test images of {test.classes}")
+        classifier, purifiers = self._trained_classifier(len(train.classes)), self._trained_purifiers()
         manifest = Manifest(
             format=FORMAT,
             name=self.recipe.name,
             version=datetime.now(UTC).strftime("%Y%m%d.%H%M%S"),
             labels=train.classes,
             preprocessing=self.recipe.preprocessing,
-            classifier=self._write_classifier(output, len(train.classes)),
-            pool=self._write_pool(output),
-            provenance=self._provenance(train),
+            classifier=self._write_classifier(output, classifier, len(train.classes)),
+            pool=self._write_pool(output, purifiers),
+            provenance=self._provenance(train, test),
         )
         write_manifest(output, manifest)
-        accuracy = measure(read_bundle(output), test, self.device, ACCURACY_GRIDS, ACCURACY_DRAWS)
+        grids = tuple(sorted({*ACCURACY_GRIDS, self.recipe.pool.grid}))
+        accuracy = measure(read_bundle(output), test, self.device, grids, ACCURACY_DRAWS)
         told: dict[str, JsonValue] = {**manifest.provenance, "accuracy": accuracy.model_dump(mode="json")}
         write_manifest(output, manifest.model_copy(update={"provenance": told}))
         return accuracy
@@ -91,11 +105,13 @@ class Run:
     def _train_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> nn.Module:
         network = self._network(recipe, len(data.classes))
         trainer = ClassifierTrainer(network, recipe.training, data, self.device, recipe.seed)
+        self._claim(name, [recipe], data)
         epochs = len(recipe.training.resolutions())
-        trainer.run(
-            self._checkpoint(name),
-            lambda epoch, loss: self.report(f"{name}: epoch {epoch} of {epochs}, loss {loss:.4f}"),
-        )
+
+        def report(epoch: int, loss: float) -> None:
+            self.report(f"{name}: epoch {epoch} of {epochs}, loss {loss:.4f}")
+
+        trainer.run(self._checkpoint(name), report)
         return network
 
     def _network(self, recipe: NetworkRecipe, classes: int) -> Normalized:
@@ -104,34 +120,46 @@ class Run:
             network = recipe.architecture.build(classes)
         return Normalized(network, self.recipe.normalization.mean, self.recipe.normalization.std)
 
-    def _write_classifier(self, output: Path, classes: int) -> Classifier:
-        network = self._network(self.recipe.classifier, classes)
-        network.load_state_dict(self._state("classifier")["network"])
+    def _trained_classifier(self, classes: int) -> nn.Module:
+        recipe = self.recipe.classifier
+        network = self._network(recipe, classes)
+        network.load_state_dict(self._state("classifier", "epochs_done", len(recipe.training.resolutions()))["network"])
+        return network.network
+
+    def _trained_purifiers(self) -> dict[str, nn.ModuleDict]:
+        """By attack, then by architecture."""
+        training = self.recipe.pool.training
+        trained = {}
+        for attack in training.attacks:
+            purifiers = nn.ModuleDict({name: Purifier(config) for name, config in training.purifiers.items()})
+            purifiers.load_state_dict(self._state(f"pool-{attack}", "steps_done", training.steps)["purifiers"])
+            trained[attack] = purifiers
+        return trained
+
+    def _write_classifier(self, output: Path, network: nn.Module, classes: int) -> Classifier:
         return Classifier(
             architecture=self.recipe.classifier.architecture,
             classes=classes,
             normalization=self.recipe.normalization,
-            weights=write_weights(output, "classifier", network.network),
+            weights=write_weights(output, "classifier", network),
         )
 
-    def _write_pool(self, output: Path) -> Pool:
-        recipe = self.recipe.pool
+    def _write_pool(self, output: Path, trained: dict[str, nn.ModuleDict]) -> Pool:
         entries = []
-        for attack in recipe.training.attacks:
-            purifiers = nn.ModuleDict({name: Purifier(config) for name, config in recipe.training.purifiers.items()})
-            purifiers.load_state_dict(self._state(f"pool-{attack}")["purifiers"])
-            for name, config in recipe.training.purifiers.items():
+        for attack, purifiers in trained.items():
+            for name, config in self.recipe.pool.training.purifiers.items():
                 full_name = f"{attack}-{name}"
                 weights = write_weights(output, full_name, purifiers[name])
                 entries.append(PoolPurifier(name=full_name, attack=attack, architecture=config, weights=weights))
-        return Pool(grid=recipe.grid, halo=recipe.halo, purifiers=tuple(entries))
+        return Pool(grid=self.recipe.pool.grid, halo=self.recipe.pool.halo, purifiers=tuple(entries))
 
-    def _provenance(self, train: LabeledImages) -> dict[str, JsonValue]:
+    def _provenance(self, train: LabeledImages, test: LabeledImages) -> dict[str, JsonValue]:
         return {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "recipe": self.recipe.model_dump(mode="json"),
             "training_images": len(train),
             "training_data_sha256": fingerprint(train),
+            "test_data_sha256": fingerprint(test),
             "purigate": version("purigate"),
             "torch": torch.__version__,
             "commit": _commit(),
@@ -141,11 +169,23 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self.folder / f"{name}.ckpt"
 
-    def _state(self, name: str) -> dict[str, dict[str, torch.Tensor]]:
+    def _claim(self, name: str, recipes: Sequence[BaseModel], data: LabeledImages) -> None:
+        """Keeps checkpoints of one recipe and one set of images apart from those of another."""
+        wanted = json.dumps([fingerprint(data), *(recipe.model_dump(mode="json") for recipe in recipes)], indent=2)
+        path = self._checkpoint(name).with_suffix(".json")
+        if not path.exists():
+            path.write_text(wanted)
+        elif path.read_text() != wanted:
+            raise RunError(f"{self.folder} holds a {name} of other images or of another recipe; name another folder")
+
+    def _state(self, name: str, counter: str, expected: int) -> dict[str, dict[str, torch.Tensor]]:
+        """A checkpoint that was trained to its end."""
         path = self._checkpoint(name)
         if not path.exists():
             raise RunError(f"{path}: not trained yet")
-        state: dict[str, dict[str, torch.Tensor]] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if state[counter] != expected:
+            raise RunError(f"{path}: {counter} is {state[counter]} of {expected}; finish the training first")
         return state
 
 
@@ -157,7 +197,10 @@ def fingerprint(data: LabeledImages) -> str:
 
 
 def _commit() -> str | None:
-    """The commit that this code is checked out at, if it is a checkout."""
+    """The commit that this code is checked out at, if it is a checkout and git is there to ask."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    except OSError:
+        return None
     return answer.stdout.strip() or None

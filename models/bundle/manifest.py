@@ -23,6 +23,7 @@ from models.bundle.errors import (
     UnknownArchitectureError,
 )
 from models.classifiers import ClassifierConfig
+from models.preprocessing import Preprocessing
 from models.purifier import PurifierConfig
 
 MANIFEST_FILE = "bundle.json"
@@ -100,28 +101,6 @@ class Pool(Section):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two purifiers have the same name: {', '.join(twice)}")
-        return self
-
-
-class Preprocessing(Section):
-    """How any photograph becomes the classifier's input.
-
-    Attributes:
-        resize: the shorter side is scaled to this many pixels; an image that already has them is left alone.
-        height: of the crop at the center, in pixels.
-        width: of the crop at the center, in pixels.
-        interpolation: the filter of the scaling.
-    """
-
-    resize: PositiveInt
-    height: PositiveInt
-    width: PositiveInt
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-
-    @model_validator(mode="after")
-    def _crop_fits(self) -> Self:
-        if max(self.height, self.width) > self.resize:
-            raise ValueError(f"a crop of {self.width}x{self.height} does not fit an image resized to {self.resize}")
         return self
 
 

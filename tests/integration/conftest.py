@@ -16,8 +16,8 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.bundle import Manifest, read_manifest
+from models.preprocessing import Pixels
 from service.engine import Engine, Scores
-from service.images import Pixels
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.server import Server

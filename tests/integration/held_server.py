@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from models.bundle import read_manifest
+from models.preprocessing import Pixels
 from service.engine import Scores
-from service.images import Pixels
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.server import Server

@@ -9,8 +9,8 @@ import pytest
 import structlog
 
 from models.bundle import Manifest, read_manifest
+from models.preprocessing import Pixels
 from service.engine import Scores
-from service.images import Pixels
 
 PATIENCE_SECONDS = 30
 

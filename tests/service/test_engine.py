@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from models.bundle import Bundle, read_bundle
 from models.defenses import build_defense
+from models.preprocessing import Pixels
 from service.engine import DeviceMissingError, TorchEngine, choose_device, choose_precision
-from service.images import Pixels
 from service.metrics import Metrics
 from service.randomness import Randomness, system_randomness
 

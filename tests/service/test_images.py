@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.preprocessing import Pixels, Preprocessing
 from service.errors import GatewayError, TooManyPixelsError, UndecodableImageError, UnsupportedImageTypeError
-from service.images import ImageDecoder, InputShape, Pixels, served_format, webp_size
+from service.images import ImageDecoder, served_format, webp_size
 
 MAX_PIXELS = 50_000_000
 SIZE = 32
@@ -32,7 +33,9 @@ def decode(
     interpolation: Literal["bilinear", "bicubic"] = "bilinear",
     max_pixels: int = MAX_PIXELS,
 ) -> Pixels:
-    return ImageDecoder(InputShape(resize, height, width, interpolation), max_pixels).decode(content)
+    return ImageDecoder(
+        Preprocessing(resize=resize, height=height, width=width, interpolation=interpolation), max_pixels
+    ).decode(content)
 
 
 def encoded(pixels: NDArray[Any] | Image.Image, file_format: str, **options: Any) -> bytes:

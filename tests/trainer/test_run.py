@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from models.bundle import Bundle, read_bundle, read_manifest
+from models.preprocessing import Preprocessing
 from trainer.accuracy import Accuracy
+from trainer.errors import RunError
 from trainer.images import LabeledImages, read_image_folder
 from trainer.recipe import Recipe, read_recipe
-from trainer.run import Run, RunError, fingerprint
+from trainer.run import Run, fingerprint
 
 CPU = torch.device("cpu")
 
@@ -40,8 +42,8 @@ def finished(
     tmp_path_factory: pytest.TempPathFactory, recipe: Recipe, write_tree: Callable[[Path, int, int], Path]
 ) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
-    train = read_image_folder(write_tree(folder / "train", 6, 0), 12)
-    test = read_image_folder(write_tree(folder / "test", 4, 1), 12)
+    train = read_image_folder(write_tree(folder / "train", 6, 0), Preprocessing(resize=12, height=12, width=12))
+    test = read_image_folder(write_tree(folder / "test", 4, 1), Preprocessing(resize=12, height=12, width=12))
     lines: list[str] = []
     run = Run(recipe, folder / "run", CPU, lines.append)
     run.train_classifier(train)
