@@ -11,6 +11,7 @@ Pixels = NDArray[np.uint8]
 """`(height, width, 3)` uint8, RGB."""
 
 DRAFT_OVERSAMPLING = 2
+SCALABLE_MODES = frozenset({"L", "RGB", "CMYK"})
 SIXTEEN_BIT_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 SIXTEEN_BIT_MAX = 2**16 - 1
 ORIENTATION_TAG = 0x0112
@@ -61,7 +62,9 @@ class Preprocessing(BaseModel):
         image.load()
         turn = orientation(image)
         size = (self.width, self.height)
-        cut = self._cut(rgb(image), size[::-1] if turn in SIDEWAYS else size)
+        size = size[::-1] if turn in SIDEWAYS else size
+        # Where the mode allows it the small image is converted, not the large one.
+        cut = rgb(self._cut(image, size)) if scalable(image) else self._cut(rgb(image), size)
         return np.asarray(cut if turn is None else cut.transpose(turn))
 
     def _cut(self, image: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -87,6 +90,11 @@ def orientation(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
+def scalable(image: Image.Image) -> bool:
+    """Whether scaling and converting to RGB may change places; not where a palette or transparency is in play."""
+    return image.mode in SCALABLE_MODES and not image.has_transparency_data
+
+
 def rgb(image: Image.Image) -> Image.Image:
     """An image of any mode as RGB: 16-bit gray by its upper byte, transparent pixels on white."""
     if image.mode in SIXTEEN_BIT_MODES:
@@ -96,6 +104,8 @@ def rgb(image: Image.Image) -> Image.Image:
             gray = np.where(pixels == image.info["transparency"], 255, gray)
         return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        canvas = Image.new("RGB", layer.size, "white")
+        canvas.paste(layer, mask=layer)
+        return canvas
     return image.convert("RGB")

@@ -55,7 +55,13 @@ def create_app(
             on_open(gateway)
             yield State(settings=settings, metrics=metrics, gateway=gateway, keys=keys)
 
-    app = FastAPI(title="Purigate", version=version("purigate"), description=DESCRIPTION, lifespan=lifespan)
+    app = FastAPI(
+        title="Purigate",
+        version=version("purigate"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
     app.include_router(classify.router)
     app.include_router(operations.router)
     app.add_middleware(RequestMiddleware, metrics=metrics)

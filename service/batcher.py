@@ -71,11 +71,19 @@ class Batcher(Generic[Item, Result]):
         self._worker.start()
 
     def close(self, timeout: float) -> None:
-        """Refuses new items and waits, at most `timeout` seconds, until those that wait are finished."""
+        """Refuses new items and waits, at most `timeout` seconds, until those that wait are finished.
+
+        What is not begun by then is told that it never will be.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._worker.join(timeout)
+        with self._changed:
+            left = [self._queue.popleft() for _ in range(len(self._queue))]
+        for entry in left:
+            if entry.future.set_running_or_notify_cancel():
+                entry.future.set_exception(NotReadyError("the service has stopped", retry_after=1))
 
     @property
     def depth(self) -> int:

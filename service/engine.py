@@ -3,12 +3,12 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.bundle import Bundle, Manifest
 from models.defenses import build_defense
@@ -20,6 +20,7 @@ Scores = NDArray[np.float32]
 """`(classes,)` float32: the probability of each class."""
 
 PIXEL_MAX = 255
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class DeviceMissingError(Exception):
@@ -78,8 +79,8 @@ class TorchEngine:
         self._max_batch = max_batch
         self._randomness = randomness
         self._metrics = metrics
-        self._classifier = bundle.classifier.to(device)
-        self._defense = build_defense(defense, bundle).to(device)
+        self._classifier = _placed(bundle.classifier, device)
+        self._defense = _placed(build_defense(defense, bundle), device)
         self.purifiers = self._defense.purifiers
         for name in self.purifiers:
             metrics.purifier_selected.labels(purifier=name)
@@ -165,6 +166,12 @@ def choose_precision(name: str, device: torch.device) -> str:
     else:
         native = torch.cpu.get_capabilities().get("avx512_bf16", False)
     return "bfloat16" if native else "float32"
+
+
+def _placed(network: Network, device: torch.device) -> Network:
+    """On the device, channels last: the order in which the pixels come, and in which convolutions are fastest."""
+    placed: Network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
 
 
 def _describe(device: torch.device) -> str:

@@ -151,7 +151,9 @@ class Gateway:
         return pixels
 
     def _run_engine(self, images: list[Pixels]) -> list[Scores]:
-        """Called by the batcher, in its thread."""
+        """Called by the batcher, in its thread; after a fault nothing more goes to the device until it is recovered."""
+        if self.readiness.state == "fault":
+            raise DeviceFaultError("the device failed before this query", RETRY_AFTER_SECONDS)
         try:
             return self.engine.classify(images)
         except Exception as error:

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from service.errors import UnauthenticatedError
 
@@ -38,6 +38,15 @@ class KeysFile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     keys: tuple[Key, ...] = ()
+
+    @field_validator("keys")
+    @classmethod
+    def _distinct(cls, keys: tuple[Key, ...]) -> tuple[Key, ...]:
+        names = [key.id for key in keys]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"two keys have the same id: {', '.join(twice)}")
+        return keys
 
     @classmethod
     def read(cls, path: Path) -> "KeysFile":
@@ -72,7 +81,8 @@ class KeysFile(BaseModel):
     def write(self, path: Path) -> None:
         """Writes the file, readable by its owner alone; whoever reads meanwhile sees the old one or the new one."""
         partial = path.with_name(f".{path.name}.partial")
-        partial.touch(mode=0o600)
+        partial.unlink(missing_ok=True)  # one that was left would keep its mode
+        partial.touch(mode=0o600, exist_ok=False)
         partial.write_text(self.model_dump_json(indent=2) + "\n")
         partial.replace(path)
 

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
         20_000, description="How long a stop waits for accepted requests before it drops them."
     )
     max_body_bytes: PositiveInt = Field(16 * MEBIBYTE, description="Largest body of a request.")
-    max_pixels: PositiveInt = Field(50_000_000, description="Most pixels of an image, width times height.")
+    max_pixels: PositiveInt = Field(36_000_000, description="Most pixels of an image, width times height.")
     max_images_per_request: PositiveInt = Field(32, description="Most images of one `/classify/batch` request.")
     decode_threads: PositiveInt = Field(
         default_factory=lambda: min(8, os.cpu_count() or 1), description="Threads that decode images."

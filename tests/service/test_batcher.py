@@ -223,10 +223,14 @@ def test_closing_ends_the_worker(doubler: Doubler) -> None:
     assert threading.enumerate() == before
 
 
-def test_closing_does_not_wait_longer_than_it_is_told(batcher: Batcher[int, int]) -> None:
+def test_closing_does_not_wait_longer_than_it_is_told_and_leaves_nobody_waiting(
+    batcher: Batcher[int, int], doubler: Doubler
+) -> None:
     (stuck,) = batcher.submit([1], NEVER)
     batcher.close(0)
-    assert not stuck.done()
+    with pytest.raises(NotReadyError):
+        stuck.result(PATIENCE_SECONDS)
+    assert [1] not in doubler.batches
 
 
 def test_constructing_starts_no_thread(doubler: Doubler) -> None:

@@ -280,8 +280,23 @@ async def test_what_is_left_of_a_request_that_failed_never_reaches_the_engine(en
         steps.put(RuntimeError("CUDA error"))
         with pytest.raises(DeviceFaultError):
             await asked
-        steps.put(None)
-    assert seen(engine) == [1, 2]
+    assert seen(engine) == [1]
+
+
+async def test_after_a_fault_what_waits_is_refused_before_it_reaches_the_device(engine: "FakeEngine") -> None:
+    async with opened(engine, max_batch=1) as service:
+        held = await service.hold()
+        waiting = [service.ask(png(red)) for red in (1, 2)]
+        await service.queued(2)
+        engine.fault = RuntimeError("CUDA error")
+        engine.warm.clear()
+        engine.free.set()
+        for query in (held, *waiting):
+            with pytest.raises(DeviceFaultError):
+                await query
+        engine.fault = None
+        engine.warm.set()
+    assert seen(engine) == [HOLDING]
 
 
 async def test_queries_whose_client_left_are_counted(engine: "FakeEngine") -> None:
