@@ -18,11 +18,12 @@ import typer
 from benchmarks.server import running_server
 from models.bundle import read_bundle
 from service.settings import embedded_bundle
-from trainer.accuracy import measure
-from trainer.images import read_image_folder
+from trainer.accuracy import accuracy, pool_accuracy
+from trainer.images import read_image_folder, spread_indices
 
 CLIENTS = 16
 DRAWS = 5
+SEED = 0
 
 
 def main(
@@ -33,20 +34,19 @@ def main(
     """Sends images to a real server, runs the same ones offline, and prints both accuracies."""
     folder = bundle or embedded_bundle()
     files = sorted(path for path in images.glob("*/*") if path.is_file())
-    chosen = [
-        files[index] for index in torch.linspace(0, len(files) - 1, min(count, len(files))).round().int().tolist()
-    ]
+    chosen = [files[index] for index in spread_indices(len(files), count).tolist()]
     with running_server("--bundle", str(folder)) as server:
         outcomes = asyncio.run(_ask_all(server.url, chosen))
     correct = outcomes["correct"] / len(chosen)
     typer.echo(f"over HTTP: {100 * correct:.2f} % of {len(chosen)} images; {dict(outcomes)}")
     served = read_bundle(folder)
-    grid = served.manifest.pool.grid
-    data = read_image_folder(images, served.manifest.preprocessing).first(count)
-    offline = measure(served, data, torch.device("cpu"), (grid,), DRAWS)
-    mean, deviation = offline.grids[grid]
-    typer.echo(f"offline: {100 * mean:.2f} +- {100 * deviation:.2f} % over {DRAWS} draws")
-    typer.echo(f"offline, undefended: {100 * offline.classifier:.2f} %")
+    data = read_image_folder(images, served.manifest.preprocessing).spread(count)
+    if data.classes != served.manifest.labels:
+        raise SystemExit(f"the folders are {data.classes}, the labels of the bundle {served.manifest.labels}")
+    cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(SEED)
+    mean, deviation = pool_accuracy(served, data, served.manifest.pool.grid, cpu, DRAWS, generator)
+    typer.echo(f"offline, bfloat16: {100 * mean:.2f} +- {100 * deviation:.2f} % over {DRAWS} draws")
+    typer.echo(f"offline, undefended: {100 * accuracy(served.classifier, data, cpu):.2f} %")
 
 
 async def _ask_all(url: str, files: list[Path]) -> Counter[str]:

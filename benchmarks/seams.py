@@ -38,7 +38,7 @@ def main(
 ) -> None:
     """Prints a Markdown table."""
     served = read_bundle(bundle or embedded_bundle())
-    data = read_image_folder(images, served.manifest.preprocessing).first(count)
+    data = read_image_folder(images, served.manifest.preprocessing).spread(count)
     pixels = data.images.float().div_(LEVELS)
     pool = PurifierPool(served.purifiers)
     typer.echo("| grid | halo | work | border | jump |\n| --- | --- | --- | --- | --- |")

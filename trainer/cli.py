@@ -104,6 +104,8 @@ def _tell(accuracy: Accuracy) -> None:
     typer.echo(f"on {accuracy.images} images: classifier {100 * accuracy.classifier:.2f} %")
     for name, value in accuracy.purifiers.items():
         typer.echo(f"behind {name} alone: {100 * value:.2f} %")
+    undefended, defended = accuracy.attacked
+    typer.echo(f"on attacked images: undefended {100 * undefended:.2f} %, behind the pool {100 * defended:.2f} %")
     for grid, (mean, deviation) in accuracy.grids.items():
         spread = f"{100 * mean:.2f} +- {100 * deviation:.2f} %"
         typer.echo(f"behind the pool, grid {grid}x{grid}: {spread} over {accuracy.draws} draws")

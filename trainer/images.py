@@ -29,10 +29,15 @@ class LabeledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def first(self, count: int) -> "LabeledImages":
-        """The first `count` images, spread evenly over the set (whose files lie sorted by class)."""
-        chosen = torch.linspace(0, len(self) - 1, min(count, len(self))).round().long()
+    def spread(self, count: int) -> "LabeledImages":
+        """`count` images spread evenly over the set, whose files lie sorted by class; all if there are fewer."""
+        chosen = spread_indices(len(self), count)
         return LabeledImages(self.images[chosen], self.labels[chosen], self.classes)
+
+
+def spread_indices(total: int, count: int) -> Tensor:
+    """At most `count` indices, spread evenly over `total`."""
+    return torch.linspace(0, total - 1, min(count, total)).round().long()
 
 
 def read_image_folder(root: Path, preprocessing: Preprocessing) -> LabeledImages:

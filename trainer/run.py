@@ -19,7 +19,8 @@ from models.bundle.manifest import FORMAT, Classifier, Manifest, Pool, PoolPurif
 from models.bundle.writer import write_manifest, write_weights
 from models.classifiers.normalization import Normalized
 from models.purifier import Purifier
-from trainer.accuracy import Accuracy, measure
+from trainer.accuracy import Accuracy, attack_images, measure
+from trainer.adversary import Attack
 from trainer.classifier import ClassifierTrainer
 from trainer.errors import RunError
 from trainer.images import LabeledImages
@@ -29,6 +30,8 @@ from trainer.recipe import NetworkRecipe, Recipe
 Report = Callable[[str], None]
 ACCURACY_DRAWS = 5
 ACCURACY_GRIDS = (1, 2, 3)
+ATTACKED_IMAGES = 1000
+TRANSFERRED_ATTACK = Attack(kind="pgd", epsilon=(8, 8), steps=(10, 10), step_size=(0.25, 0.25))
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,9 @@ class Run:
         """
         if train.classes != test.classes:
             raise RunError(f"the training images are of {train.classes}, the test images of {test.classes}")
+        self._require_own("classifier", [self.recipe.classifier], train)
+        self._require_own("surrogate", [self.recipe.surrogate], train)
+        self._require_own("pool", [self.recipe.surrogate, self.recipe.pool], train)
         classifier, purifiers = self._trained_classifier(len(train.classes)), self._trained_purifiers()
         manifest = Manifest(
             format=FORMAT,
@@ -97,10 +103,18 @@ class Run:
         )
         write_manifest(output, manifest)
         grids = tuple(sorted({*ACCURACY_GRIDS, self.recipe.pool.grid}))
-        accuracy = measure(read_bundle(output), test, self.device, grids, ACCURACY_DRAWS)
+        bundle = read_bundle(output)
+        accuracy = measure(bundle, test, self._attacked(test), self.device, grids, ACCURACY_DRAWS)
         told: dict[str, JsonValue] = {**manifest.provenance, "accuracy": accuracy.model_dump(mode="json")}
         write_manifest(output, manifest.model_copy(update={"provenance": told}))
         return accuracy
+
+    def _attacked(self, test: LabeledImages) -> LabeledImages:
+        """Some test images, attacked by way of the surrogate."""
+        surrogate = self._network(self.recipe.surrogate, len(test.classes))
+        epochs = len(self.recipe.surrogate.training.resolutions())
+        surrogate.load_state_dict(self._state("surrogate", "epochs_done", epochs)["network"])
+        return attack_images(surrogate, test.spread(ATTACKED_IMAGES), TRANSFERRED_ATTACK, self.device)
 
     def _train_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> nn.Module:
         network = self._network(recipe, len(data.classes))
@@ -171,11 +185,16 @@ class Run:
 
     def _claim(self, name: str, recipes: Sequence[BaseModel], data: LabeledImages) -> None:
         """Keeps checkpoints of one recipe and one set of images apart from those of another."""
-        wanted = json.dumps([fingerprint(data), *(recipe.model_dump(mode="json") for recipe in recipes)], indent=2)
         path = self._checkpoint(name).with_suffix(".json")
         if not path.exists():
-            path.write_text(wanted)
-        elif path.read_text() != wanted:
+            path.write_text(_origin(recipes, data))
+        self._require_own(name, recipes, data)
+
+    def _require_own(self, name: str, recipes: Sequence[BaseModel], data: LabeledImages) -> None:
+        path = self._checkpoint(name).with_suffix(".json")
+        if not path.exists():
+            raise RunError(f"{path.with_suffix('.ckpt')}: not trained yet")
+        if path.read_text() != _origin(recipes, data):
             raise RunError(f"{self.folder} holds a {name} of other images or of another recipe; name another folder")
 
     def _state(self, name: str, counter: str, expected: int) -> dict[str, dict[str, torch.Tensor]]:
@@ -196,9 +215,14 @@ def fingerprint(data: LabeledImages) -> str:
     return digest.hexdigest()
 
 
+def _origin(recipes: Sequence[BaseModel], data: LabeledImages) -> str:
+    """What decides the weights of a checkpoint."""
+    return json.dumps([fingerprint(data), *(recipe.model_dump(mode="json") for recipe in recipes)], indent=2)
+
+
 def _commit() -> str | None:
-    """The commit that this code is checked out at, if it is a checkout and git is there to ask."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """The commit of the code that bundles, marked if it was changed since; if it is a checkout and git is there."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError:

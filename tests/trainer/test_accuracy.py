@@ -53,22 +53,29 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
 
 
 def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: LabeledImages) -> None:
-    measured = measure(identical(bundle), data, CPU, grids=(1, 2), draws=2)
+    measured = measure(identical(bundle), data, data, CPU, grids=(1, 2), draws=2)
 
     assert measured == Accuracy(
         images=24,
         classifier=1.0,
         purifiers={"fgsm-edsr": 1.0, "fgsm-rcan": 1.0, "pgd-edsr": 1.0, "pgd-rcan": 1.0},
         grids={1: (1.0, 0.0), 2: (1.0, 0.0)},
+        attacked=(1.0, 1.0),
         draws=2,
         seed=0,
     )
 
 
+def test_attacked_images_are_measured_undefended_and_behind_the_pool(bundle: Bundle, data: LabeledImages) -> None:
+    wrong = LabeledImages(data.images, (data.labels + 1) % 4, data.classes)
+    assert measure(identical(bundle), data, wrong, CPU, grids=(1,), draws=2).attacked == (0.0, 0.0)
+    assert measure(bundle, data, data, CPU, grids=(1,), draws=2).attacked == (1.0, 0.25)
+
+
 def test_purifiers_that_change_every_image_cost_what_the_classifier_no_longer_knows(
     bundle: Bundle, data: LabeledImages
 ) -> None:
-    measured = measure(bundle, data, CPU, grids=(2,), draws=2)
+    measured = measure(bundle, data, data, CPU, grids=(2,), draws=2)
 
     assert measured.classifier == 1.0
     assert set(measured.purifiers.values()) == {0.25}
@@ -85,7 +92,7 @@ def one_in_four(bundle: Bundle) -> Bundle:
 def test_every_grid_is_measured_with_as_many_draws_an_image_as_it_has_patches(
     one_in_four: Bundle, data: LabeledImages
 ) -> None:
-    grids = measure(one_in_four, data, CPU, grids=(1, 2), draws=4).grids
+    grids = measure(one_in_four, data, data, CPU, grids=(1, 2), draws=4).grids
 
     untouched = {grid: (mean - 0.25) / 0.75 for grid, (mean, _) in grids.items()}
     assert untouched[1] == pytest.approx(0.75, abs=0.15)
@@ -93,7 +100,7 @@ def test_every_grid_is_measured_with_as_many_draws_an_image_as_it_has_patches(
 
 
 def test_every_pass_draws_afresh_from_the_seed(one_in_four: Bundle, data: LabeledImages) -> None:
-    first, again, other = (measure(one_in_four, data, CPU, grids=(1,), draws=4, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (measure(one_in_four, data, data, CPU, grids=(1,), draws=4, seed=seed) for seed in (0, 0, 1))
 
     assert first.grids[1][1] > 0
     assert first == again

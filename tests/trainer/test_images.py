@@ -97,7 +97,7 @@ def test_the_first_images_are_spread_over_all_classes() -> None:
     labels = torch.arange(100) // 10
     data = LabeledImages(labels.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2), labels, tuple("abcdefghij"))
 
-    first = data.first(10)
+    first = data.spread(10)
 
     assert first.labels.tolist() == list(range(10))
     assert torch.equal(first.images[:, 0, 0, 0].long(), first.labels)
@@ -105,4 +105,4 @@ def test_the_first_images_are_spread_over_all_classes() -> None:
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 0), (1, 1), (64, 64), (1000, 64)])
 def test_there_are_never_more_first_images_than_images(two_colors: LabeledImages, count: int, expected: int) -> None:
-    assert len(two_colors.first(count)) == expected
+    assert len(two_colors.spread(count)) == expected

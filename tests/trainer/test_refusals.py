@@ -200,3 +200,10 @@ def test_rounding_does_not_leave_the_ball() -> None:
     )
 
     assert float((255 * (adversarial - images)).abs().amax()) <= 2.601
+
+
+def test_checkpoints_of_other_images_are_not_bundled(tmp_path: Path, toy_recipe: str, data: LabeledImages) -> None:
+    run = trained(run_in(tmp_path, toy_recipe), data)
+
+    with pytest.raises(RunError, match="other images"):
+        run.write_bundle(tmp_path / "bundle", LabeledImages(255 - data.images, data.labels, data.classes), data)

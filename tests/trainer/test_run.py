@@ -153,7 +153,7 @@ def test_no_bundle_is_written_before_the_pool_is_trained(finished: Finished, tmp
     run = Run(finished.run.recipe, tmp_path / "run", CPU, print)
     run.train_classifier(finished.train)
 
-    with pytest.raises(RunError, match=r"pool-fgsm\.ckpt: not trained yet"):
+    with pytest.raises(RunError, match=r"surrogate\.ckpt: not trained yet"):
         run.write_bundle(tmp_path / "bundle", finished.train, finished.test)
     assert not (tmp_path / "bundle" / "bundle.json").exists()
 
