@@ -6,7 +6,7 @@ UV := $(BIN)/uv
 BENCH_ARGUMENTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench clean
+.PHONY: help serve test check format bench constraints clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,6 +30,12 @@ format: $(VENV)/.dev ## put the code in its standard form
 bench: $(VENV)/.dev ## load a real server and print throughput, latency and where the time goes
 	$(BIN)/python -m benchmarks.load $(BENCH_ARGUMENTS)
 
+constraints: $(VENV)/.dev ## pin the newest versions that fit, without addresses
+	{ echo "# Exact versions of everything that 'make' installs; 'make constraints' writes it."; \
+	  printf '%s\n' uv hatchling | $(UV) pip compile -q --no-header --no-annotate --no-emit-index-url --all-extras \
+	      pyproject.toml - ; } > constraints.new
+	mv constraints.new constraints.txt
+
 clean: ## remove the environment and everything that tools left
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
@@ -38,7 +44,8 @@ $(UV): constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Purigate needs Python >= 3.11; name one with make PYTHON=..." >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV) || \
-		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; }
+		{ $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install -q pip; } || \
+		{ echo "install python3-venv or pip for $(PYTHON) and try again" >&2; exit 1; }
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt uv
 	@touch $@
 

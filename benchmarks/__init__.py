@@ -1,1 +1,1 @@
-"""Measurements against a real server process; run by `make bench` or one by one."""
+"""Measurements, each run as `python -m benchmarks.NAME`; `load` is what `make bench` runs."""

@@ -5,8 +5,8 @@
 For each halo, in units of 1/255, over all images and seed-fixed draws:
 
 - border: how far one purifier's result by patches is from its result on the whole image, at the pixels that touch a
-  seam: what the halo is there to remove.
-- jump: how much larger the step of brightness across a seam is after random purification than before it: what mixing
+  vertical seam: what the halo is there to remove.
+- jump: how much larger the step across a vertical seam is after random purification than before it: what mixing
   purifiers adds, which no halo removes.
 """
 

@@ -14,9 +14,8 @@ from rich.table import Table
 from models.bundle import BundleError, Manifest, read_manifest
 from service.engine import DeviceMissingError
 from service.keys import KeysFile, KeysFileError
-from service.loading import load_engine
+from service.loading import check_bundle
 from service.logs import configure_logs
-from service.metrics import Metrics
 from service.server import ExposedError, run
 from service.settings import Settings
 
@@ -65,11 +64,9 @@ def show(folder: BundleFolder) -> None:
 @bundles.command()
 def verify(folder: BundleFolder) -> None:
     """Check every hash and shape, and send one image through the classifier and every purifier."""
-    settings = Settings(bundle=folder, device="cpu", max_batch=1)
     try:
-        engine = load_engine(settings, Metrics())
-        engine.warm_up()
-    except (BundleError, FloatingPointError) as error:
+        engine = check_bundle(folder)
+    except (BundleError, FloatingPointError, RuntimeError) as error:
         _fail(error)
     typer.echo(f"{folder}: {engine.manifest.name} {engine.manifest.version} is whole; it can be served")
 

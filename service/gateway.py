@@ -64,6 +64,7 @@ class Gateway:
         self._decoder = ImageDecoder(engine.manifest.preprocessing, settings.max_pixels)
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._decoding = 0
+        self._faulted = False
         waited = metrics.stage_duration.labels(stage="queue").observe
         self._batcher: Batcher[Pixels, Scores] = Batcher(
             self._run_engine, settings.max_batch, settings.queue_capacity, on_wait=waited
@@ -93,6 +94,18 @@ class Gateway:
     def drain_soon(self) -> None:
         """The same from a signal handler, which must not wait for a lock that the interrupted code may hold."""
         self._loop.call_soon_threadsafe(self.drain)
+
+    def refuse_unless_ready(self) -> None:
+        """Spares the reading of a body that would not be answered; such a request counts as one rejected query.
+
+        Raises:
+            NotReadyError: the service is loading, draining or recovering.
+        """
+        try:
+            self.readiness.require()
+        except NotReadyError:
+            self._metrics.queries.labels(outcome=OUTCOMES[NotReadyError]).inc()
+            raise
 
     async def classify(self, contents: Sequence[bytes]) -> list[Scores]:
         """The scores of each image, in order; all of them or an error.
@@ -140,10 +153,12 @@ class Gateway:
     async def _decode(self, contents: Sequence[bytes]) -> list[Pixels]:
         begin = time.perf_counter()
         self._decoding += len(contents)
+        decoding = [self._loop.run_in_executor(self._decoders, self._decoder.decode, one) for one in contents]
         try:
-            decoding = [self._loop.run_in_executor(self._decoders, self._decoder.decode, one) for one in contents]
             pixels = list(await asyncio.gather(*decoding))
         finally:
+            for one in decoding:
+                one.cancel()  # after a bad image nobody waits for the others
             self._decoding -= len(contents)
         seconds = time.perf_counter() - begin
         for _ in contents:
@@ -152,13 +167,13 @@ class Gateway:
 
     def _run_engine(self, images: list[Pixels]) -> list[Scores]:
         """Called by the batcher, in its thread; after a fault nothing more goes to the device until it is recovered."""
-        if self.readiness.state == "fault":
+        if self._faulted:
             raise DeviceFaultError("the device failed before this query", RETRY_AFTER_SECONDS)
         try:
             return self.engine.classify(images)
         except Exception as error:
             log.exception("device_fault", queries=len(images))
-            self.readiness.change("fault")
+            self._faulted = True
             self._loop.call_soon_threadsafe(self._start_recovery)
             raise DeviceFaultError("the device failed on this query", RETRY_AFTER_SECONDS) from error
 
@@ -178,7 +193,8 @@ class Gateway:
         self._upkeep.cancel()
 
     def _start_recovery(self) -> None:
-        if self._upkeep.done():
+        self.readiness.change("fault")
+        if self._upkeep.done() and self.readiness.state != "draining":
             self._upkeep = asyncio.create_task(self._recover())
 
     async def _recover(self) -> None:
@@ -190,6 +206,7 @@ class Gateway:
             except Exception:
                 log.exception("recovery_failed")
             else:
+                self._faulted = False
                 self.readiness.change("ready")
                 log.info("recovered")
                 return

@@ -51,6 +51,7 @@ class RequestMiddleware:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
+        structlog.contextvars.clear_contextvars()  # a pipelined request starts in the context of the one before it
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_id)
@@ -68,8 +69,8 @@ class RequestMiddleware:
         method = scope["method"] if scope["method"] in METHODS else UNMATCHED
         self.metrics.http_requests.labels(route=route, method=method, code=status).inc()
         self.metrics.http_request_duration.labels(route=route).observe(seconds)
-        write = log.debug if route in QUIET_ROUTES else log.info
-        write("request", method=method, route=route, status=status, seconds=round(seconds, 4))
+        if route not in QUIET_ROUTES:
+            log.info("request", method=method, route=route, status=status, seconds=round(seconds, 4))
 
 
 def request_id_of(headers: Headers) -> str:

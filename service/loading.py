@@ -1,5 +1,7 @@
 """From settings to an engine."""
 
+from pathlib import Path
+
 from models.bundle import read_bundle
 from service.engine import TorchEngine, choose_device, choose_precision
 from service.metrics import Metrics
@@ -18,3 +20,23 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
     precision = choose_precision(settings.precision, device)
     bundle = read_bundle(settings.bundle)
     return TorchEngine(bundle, settings.defense, device, precision, settings.max_batch, system_randomness, metrics)
+
+
+def check_bundle(folder: Path) -> TorchEngine:
+    """Reads a bundle and sends images through every purifier and the classifier, on the CPU, whatever the settings.
+
+    Raises:
+        models.bundle.BundleError: the bundle cannot be served.
+        FloatingPointError, RuntimeError: its networks fail.
+    """
+    engine = TorchEngine(
+        read_bundle(folder),
+        defense="puridefense",
+        device=choose_device("cpu"),
+        precision="float32",
+        max_batch=1,
+        randomness=system_randomness,
+        metrics=Metrics(),
+    )
+    engine.warm_up()
+    return engine

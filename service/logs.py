@@ -7,7 +7,7 @@ import structlog
 from structlog.types import Processor
 
 
-def configure_logs(level: str = "INFO") -> None:
+def configure_logs() -> None:
     """Sends structlog's and the standard library's logs through one JSON renderer; called once, by the entry point."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -17,7 +17,7 @@ def configure_logs(level: str = "INFO") -> None:
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
@@ -33,7 +33,7 @@ def configure_logs(level: str = "INFO") -> None:
             ],
         )
     )
-    logging.basicConfig(handlers=[handler], level=level, force=True)
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     logging.captureWarnings(capture=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         library = logging.getLogger(name)

@@ -17,6 +17,9 @@ from service.settings import Settings
 
 log = structlog.get_logger()
 
+KEEP_ALIVE_SECONDS = 75
+"""Longer than a load balancer keeps an idle connection, which is 60 s for most, or it would send into a closed one."""
+
 
 class ExposedError(Exception):
     """The address can be reached from outside and nobody is asked for a key."""
@@ -96,5 +99,6 @@ def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, settings.drain_timeout_ms // 1000),
     )

@@ -45,7 +45,7 @@ class Bundle:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """Reads the bundle in `folder` onto the CPU, as float32, and lets its classifier see one image.
+    """Reads the bundle in `folder` onto the CPU, as float32, and lets its classifier see a few images.
 
     Raises:
         BundleError: the subclass says what is wrong, the message where.

@@ -44,7 +44,7 @@ async def classify(
     top_k: TopK = None,
 ) -> ClassifyAnswer:
     """Send a JPEG, PNG or WebP image as the raw body (the fast path), or as the one `file` part of a form."""
-    gateway.readiness.require()
+    gateway.refuse_unless_ready()
     images = await read_images(request, settings, max_images=1)
     (result,) = await _results(request, gateway, images, top_k or settings.default_top_k)
     return ClassifyAnswer(
@@ -65,7 +65,7 @@ async def classify_batch(
     top_k: TopK = None,
 ) -> BatchAnswer:
     """Send several `file` parts; each is one query. The results come in the order sent."""
-    gateway.readiness.require()
+    gateway.refuse_unless_ready()
     images = await read_images(request, settings, max_images=settings.max_images_per_request)
     results = await _results(request, gateway, images, top_k or settings.default_top_k)
     return BatchAnswer(request_id=request_id, bundle=_bundle(gateway), results=results)

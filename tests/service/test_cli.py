@@ -149,3 +149,11 @@ def test_the_help_lists_every_setting() -> None:
     result = purigate("serve", "--help")
     assert result.exit_code == 0
     assert [name for name in Settings.model_fields if f"--{name.replace('_', '-')}" not in result.stdout] == []
+
+
+def test_a_bundle_is_verified_with_its_purifiers_whatever_the_environment_says(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PURIGATE_DEFENSE", "none")
+    monkeypatch.setenv("PURIGATE_PORT", "no number")
+    assert purigate("bundle", "verify", bundle).exit_code == 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from queue import SimpleQueue
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.preprocessing import Pixels
 from service.engine import Scores
 from service.errors import (
     DeadlinePassedError,
@@ -297,6 +299,36 @@ async def test_after_a_fault_what_waits_is_refused_before_it_reaches_the_device(
         engine.fault = None
         engine.warm.set()
     assert seen(engine) == [HOLDING]
+
+
+async def test_after_a_bad_image_the_rest_of_its_request_is_not_decoded(engine: "FakeEngine") -> None:
+    decoded: list[bytes] = []
+    begun, go_on = threading.Event(), threading.Event()
+    async with opened(engine) as service:
+        decode = service.gateway._decoder.decode
+
+        def watched(content: bytes) -> Pixels:
+            decoded.append(content)
+            if content != GARBAGE:
+                begun.set()
+                assert go_on.wait(PATIENCE_SECONDS)
+            return decode(content)
+
+        service.gateway._decoder.decode = watched  # type: ignore[method-assign]
+        others = [png(red) for red in range(1, 9)]
+        with pytest.raises(UndecodableImageError):
+            await service.ask(others[0], GARBAGE, *others[1:])
+        go_on.set()
+        assert begun.is_set()
+    assert len(decoded) <= 4, "two threads: what they had begun, and no more"
+
+
+async def test_a_request_refused_before_its_body_is_read_counts_as_rejected(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.gateway.drain()
+        with pytest.raises(NotReadyError):
+            service.gateway.refuse_unless_ready()
+        assert service.outcomes() == {"rejected": 1}
 
 
 async def test_queries_whose_client_left_are_counted(engine: "FakeEngine") -> None:

@@ -1,0 +1,59 @@
+"""The bundle that a fresh checkout serves."""
+
+import pytest
+import torch
+
+from models.bundle import Bundle, read_bundle
+from models.defenses import build_defense
+from models.randomness import SeededBytes
+from service.settings import embedded_bundle
+from trainer.recipe import read_recipe
+
+LEVELS = 255
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Bundle:
+    return read_bundle(embedded_bundle())
+
+
+@pytest.fixture(scope="module")
+def attacked() -> tuple[torch.Tensor, torch.Tensor]:
+    """Smooth pictures, and the same under full steps of 8 levels with random signs, as FGSM's look to a purifier."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(16, 3, 5, 5, generator=generator)
+    clean = torch.nn.functional.interpolate(coarse, size=(32, 32), mode="bilinear", align_corners=True)
+    signs = torch.randint(0, 2, clean.shape, generator=generator) * 2 - 1
+    return clean, torch.clamp(clean + 8 / LEVELS * signs, 0, 1)
+
+
+def test_it_has_the_twelve_purifiers_of_the_paper(embedded: Bundle) -> None:
+    kinds = {
+        (entry.attack, entry.architecture.encoder.kind, entry.architecture.encoder.features)
+        for entry in embedded.manifest.pool.purifiers
+    }
+    assert kinds == {(a, e, f) for a in ("fgsm", "pgd", "bim") for e in ("edsr", "rcan") for f in (32, 64)}
+    assert len(embedded.purifiers) == 12
+
+
+def test_it_was_made_by_the_shipped_recipe(embedded: Bundle) -> None:
+    assert embedded.manifest.provenance["recipe"] == read_recipe("cifar10-resnet18").model_dump(mode="json")
+
+
+def test_every_purifier_brings_perturbed_images_nearer_to_the_clean_ones(
+    embedded: Bundle, attacked: tuple[torch.Tensor, torch.Tensor]
+) -> None:
+    clean, perturbed = attacked
+    before = (perturbed - clean).abs().mean()
+    with torch.inference_mode():
+        after = {name: (one(perturbed) - clean).abs().mean() / before for name, one in embedded.purifiers.items()}
+    assert max(after.values()) < 0.9, after
+
+
+def test_different_draws_give_different_scores(embedded: Bundle, attacked: tuple[torch.Tensor, torch.Tensor]) -> None:
+    defense = build_defense("puridefense", embedded)
+    image = attacked[1][:1].expand(8, -1, -1, -1)
+    draws = defense.draw(SeededBytes(8, torch.Generator().manual_seed(0)))
+    with torch.inference_mode():
+        scores = torch.softmax(embedded.classifier(defense(image, draws)), dim=1)
+    assert len({tuple(row.tolist()) for row in scores}) == 8
