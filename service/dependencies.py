@@ -1,4 +1,4 @@
-"""What routes ask for; the one place that looks into the state of a request."""
+"""What routes ask for of the state that the lifespan opened."""
 
 from typing import Annotated, TypedDict
 

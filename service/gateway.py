@@ -65,6 +65,7 @@ class Gateway:
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._decoding = 0
         self._faulted = False
+        self._drained_by: float | None = None
         waited = metrics.stage_duration.labels(stage="queue").observe
         self._batcher: Batcher[Pixels, Scores] = Batcher(
             self._run_engine, settings.max_batch, settings.queue_capacity, on_wait=waited
@@ -81,7 +82,7 @@ class Gateway:
         async with AsyncExitStack() as stack:
             stack.enter_context(self._decoders)
             self._batcher.start()
-            stack.push_async_callback(asyncio.to_thread, self._batcher.close, self._drain_seconds)
+            stack.push_async_callback(self._close_batcher)
             self._upkeep = asyncio.create_task(self._warm_up())
             stack.callback(self._stop_upkeep)
             stack.callback(self.drain)
@@ -89,6 +90,8 @@ class Gateway:
 
     def drain(self) -> None:
         """Refuses new queries from now on; those accepted are still answered."""
+        if self._drained_by is None:
+            self._drained_by = time.monotonic() + self._drain_seconds
         self.readiness.change("draining")
 
     def drain_soon(self) -> None:
@@ -188,6 +191,11 @@ class Gateway:
             return
         self.readiness.change("ready")
         log.info("ready", warm_up_seconds=round(time.perf_counter() - begin, 3))
+
+    async def _close_batcher(self) -> None:
+        """Waits for what is left of the time to drain, of which the server may have used some."""
+        left = (self._drained_by or 0) - time.monotonic()
+        await asyncio.to_thread(self._batcher.close, max(0, left))
 
     def _stop_upkeep(self) -> None:
         self._upkeep.cancel()
