@@ -90,31 +90,27 @@ class Run:
         self._require_own("classifier", [self.recipe.classifier], train)
         self._require_own("surrogate", [self.recipe.surrogate], train)
         self._require_own("pool", [self.recipe.surrogate, self.recipe.pool], train)
-        classifier, purifiers = self._trained_classifier(len(train.classes)), self._trained_purifiers()
+        classes = len(train.classes)
+        classifier = self._trained_network("classifier", self.recipe.classifier, classes)
+        surrogate = self._trained_network("surrogate", self.recipe.surrogate, classes)
+        purifiers = self._trained_purifiers()
         manifest = Manifest(
             format=FORMAT,
             name=self.recipe.name,
             version=datetime.now(UTC).strftime("%Y%m%d.%H%M%S"),
             labels=train.classes,
             preprocessing=self.recipe.preprocessing,
-            classifier=self._write_classifier(output, classifier, len(train.classes)),
+            classifier=self._write_classifier(output, classifier.network, classes),
             pool=self._write_pool(output, purifiers),
             provenance=self._provenance(train, test),
         )
         write_manifest(output, manifest)
         grids = tuple(sorted({*ACCURACY_GRIDS, self.recipe.pool.grid}))
-        bundle = read_bundle(output)
-        accuracy = measure(bundle, test, self._attacked(test), self.device, grids, ACCURACY_DRAWS)
+        attacked = attack_images(surrogate, test.spread(ATTACKED_IMAGES), TRANSFERRED_ATTACK, self.device)
+        accuracy = measure(read_bundle(output), test, attacked, self.device, grids, ACCURACY_DRAWS)
         told: dict[str, JsonValue] = {**manifest.provenance, "accuracy": accuracy.model_dump(mode="json")}
         write_manifest(output, manifest.model_copy(update={"provenance": told}))
         return accuracy
-
-    def _attacked(self, test: LabeledImages) -> LabeledImages:
-        """Some test images, attacked by way of the surrogate."""
-        surrogate = self._network(self.recipe.surrogate, len(test.classes))
-        epochs = len(self.recipe.surrogate.training.resolutions())
-        surrogate.load_state_dict(self._state("surrogate", "epochs_done", epochs)["network"])
-        return attack_images(surrogate, test.spread(ATTACKED_IMAGES), TRANSFERRED_ATTACK, self.device)
 
     def _train_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> nn.Module:
         network = self._network(recipe, len(data.classes))
@@ -134,11 +130,10 @@ class Run:
             network = recipe.architecture.build(classes)
         return Normalized(network, self.recipe.normalization.mean, self.recipe.normalization.std)
 
-    def _trained_classifier(self, classes: int) -> nn.Module:
-        recipe = self.recipe.classifier
+    def _trained_network(self, name: str, recipe: NetworkRecipe, classes: int) -> Normalized:
         network = self._network(recipe, classes)
-        network.load_state_dict(self._state("classifier", "epochs_done", len(recipe.training.resolutions()))["network"])
-        return network.network
+        network.load_state_dict(self._state(name, "epochs_done", len(recipe.training.resolutions()))["network"])
+        return network
 
     def _trained_purifiers(self) -> dict[str, nn.ModuleDict]:
         """By attack, then by architecture."""
