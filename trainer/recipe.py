@@ -101,7 +101,8 @@ def read_recipe(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
 
     Args:
         name_or_path: such as `cifar10-resnet18` or `mine.toml`.
-        settings: each `key.key=value`, the value in TOML; they go over what the recipe says.
+        settings: each `key.key=value`, the value in TOML; they go over what the recipe says. Without a value, the key is
+            taken out of it.
 
     Raises:
         RecipeError: there is none, or it is not a valid one.
@@ -141,7 +142,10 @@ def _override(content: dict[str, Any], setting: str) -> None:
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise RecipeError(f"--set {setting}: {section} is not a section")
-    content[key] = _value(text)
+    if text:
+        content[key] = _value(text)
+    else:
+        content.pop(key, None)
 
 
 def _value(text: str) -> Any:

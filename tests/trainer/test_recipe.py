@@ -177,6 +177,12 @@ def test_a_setting_goes_over_what_the_recipe_says(recipe_file: Path, setting: st
     assert found == expected
 
 
+def test_a_setting_without_a_value_takes_the_key_out(recipe_file: Path) -> None:
+    assert read_recipe("cifar10-resnet18").pool.training.guidance
+    assert read_recipe("cifar10-resnet18", ["pool.training.guidance="]).pool.training.guidance is None
+    assert read_recipe(str(recipe_file), ["pool.training.guidance="]) == read_recipe(str(recipe_file))
+
+
 def test_of_two_settings_of_one_key_the_last_holds(recipe_file: Path) -> None:
     assert read_recipe(str(recipe_file), ["pool.grid=3", "pool.grid=4"]).pool.grid == 4
 
