@@ -1,5 +1,6 @@
 """Builds the app out of its parts; the lifespan opens and closes what holds resources."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
@@ -10,7 +11,7 @@ from service.dependencies import State
 from service.engine import Engine
 from service.gateway import Gateway
 from service.http_middleware import RequestMiddleware
-from service.keys import KeysFile
+from service.keyring import Keyring
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.problems import install_problem_handlers
@@ -47,11 +48,14 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
-        keys = KeysFile.read(settings.keys_file) if settings.keys_file else None
+        keys = Keyring(settings.keys_file, metrics) if settings.keys_file else None
         async with AsyncExitStack() as stack:
             gateway = Gateway(settings, engine or load_engine(settings, metrics), metrics, on_dead)
             _describe(metrics, gateway, settings)
             await stack.enter_async_context(gateway.open())
+            if keys:
+                following = asyncio.create_task(keys.follow())
+                stack.callback(following.cancel)
             on_open(gateway)
             yield State(settings=settings, metrics=metrics, gateway=gateway, keys=keys)
 

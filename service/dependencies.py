@@ -7,7 +7,8 @@ from fastapi import Depends, Request
 
 from service.errors import UnauthenticatedError
 from service.gateway import Gateway
-from service.keys import KeysFile
+from service.keyring import Keyring
+from service.keys import Key
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -20,7 +21,7 @@ class State(TypedDict):
     settings: Settings
     metrics: Metrics
     gateway: Gateway
-    keys: KeysFile | None
+    keys: Keyring | None
 
 
 async def _settings(request: Request) -> Settings:
@@ -39,23 +40,26 @@ async def _request_id(request: Request) -> str:
     return request.state.request_id  # type: ignore[no-any-return]
 
 
-async def authenticate(request: Request) -> None:
-    """Lets a request pass if it bears one of the keys, or if none are configured.
+async def authenticate(request: Request) -> Key | None:
+    """The key that a request bears; nothing if none are configured.
 
     Raises:
         UnauthenticatedError: it has no key, or not one of ours.
     """
-    keys: KeysFile | None = request.state.keys
+    keys: Keyring | None = request.state.keys
     if keys is None:
-        return
+        return None
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     secret = token.strip() if scheme.lower() == BEARER else request.headers.get("x-api-key", "")
     if not secret:
         raise UnauthenticatedError("send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
-    structlog.contextvars.bind_contextvars(key=keys.identify(secret).id)
+    key = keys.identify(secret)
+    structlog.contextvars.bind_contextvars(key=key.id)
+    return key
 
 
 SettingsDependency = Annotated[Settings, Depends(_settings)]
 MetricsDependency = Annotated[Metrics, Depends(_metrics)]
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
+KeyDependency = Annotated[Key | None, Depends(authenticate)]
 RequestId = Annotated[str, Depends(_request_id)]

@@ -1,7 +1,7 @@
 """Every metric of the service, by name; what records them lies where the thing happens.
 
-Labels are few and bounded: route templates, status codes, names from the bundle or from a table; never a path, a key or
-anything else that a client chooses.
+Labels are few and bounded: route templates, status codes, names from the bundle, from the keys file or from a table;
+never a path, a key or anything else that a client chooses.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -38,6 +38,7 @@ class Metrics:
         self.rejected = self._counter("rejected", "Requests refused.", "reason")
         self.cancelled = self._counter("cancelled", "Queries dropped because their client left.")
         self.purifier_selected = self._counter("purifier_selected", "Patches purified.", "purifier")
+        self.reloads = self._counter("reloads", "Keys and bundles that were loaded anew.", "what", "outcome")
         self.ready = self._gauge("ready", "1 if queries are served now, else 0.")
         self.build = Info(f"{PREFIX}_build", "What runs.", registry=self.registry)
         self.bundle = Info(f"{PREFIX}_bundle", "What is served.", registry=self.registry)

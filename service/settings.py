@@ -9,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.defenses import DEFENSES
+from service.schemas import Output
 
 MEBIBYTE = 1024 * 1024
 ENVIRONMENT_PREFIX = "PURIGATE_"
@@ -47,6 +48,9 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     keys_file: Path | None = Field(None, description="File of API keys; without one nobody is asked for a key.")
     insecure: bool = Field(False, description="Serve an address that is not loopback although no key is configured.")
+    output: Output = Field(
+        "scores", description="What of the scores clients are told where no keys are configured; a key says it itself."
+    )
     max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
     queue_capacity: PositiveInt = Field(512, description="Most queries that may wait for the device.")
     request_deadline_ms: PositiveInt = Field(
@@ -64,7 +68,9 @@ class Settings(BaseSettings):
     decode_threads: PositiveInt = Field(
         default_factory=lambda: min(8, os.cpu_count() or 1), description="Threads that decode images."
     )
-    default_top_k: PositiveInt = Field(5, description="Scores in an answer where the client does not say.")
+    default_top_k: PositiveInt = Field(
+        5, description="Scores in an answer where the client does not say; the most under `top_k` and `rounded`."
+    )
     device_hour_price_dollars: NonNegativeFloat = Field(
         0.0, description="Price of one hour of the device, for the cost panels; 0 where unknown."
     )

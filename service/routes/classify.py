@@ -6,12 +6,15 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from service.body import FILE_PART, MULTIPART, read_images
 from service.connection import while_connected
-from service.dependencies import GatewayDependency, RequestId, SettingsDependency, authenticate
+from service.dependencies import GatewayDependency, KeyDependency, RequestId, SettingsDependency, authenticate
+from service.engine import Scores
 from service.gateway import Gateway
 from service.images import SERVED_TYPES
-from service.policy import best_scores
+from service.keys import Key
+from service.policy import tell
 from service.problems import problem_responses
 from service.schemas import BatchAnswer, BundleName, Classification, ClassifyAnswer
+from service.settings import Settings
 
 router = APIRouter(tags=["classify"], dependencies=[Depends(authenticate)], responses=problem_responses())
 
@@ -34,19 +37,22 @@ MANY_FILES = {"type": "array", "minItems": 1, "items": ONE_FILE}
 @router.post(
     "/classify",
     summary="Classify one image",
+    response_model_exclude_none=True,
     openapi_extra={"requestBody": {"required": True, "content": RAW_BODY | _multipart_body(ONE_FILE)}},
 )
 async def classify(
     request: Request,
     settings: SettingsDependency,
     gateway: GatewayDependency,
+    key: KeyDependency,
     request_id: RequestId,
     top_k: TopK = None,
 ) -> ClassifyAnswer:
     """Send a JPEG, PNG or WebP image as the raw body (the fast path), or as the one `file` part of a form."""
     gateway.refuse_unless_ready()
     images = await read_images(request, settings, max_images=1)
-    (result,) = await _results(request, gateway, images, top_k or settings.default_top_k)
+    (scores,) = await while_connected(request, gateway.classify(images))
+    result = _told(scores, gateway, key, settings, top_k)
     return ClassifyAnswer(
         request_id=request_id, bundle=_bundle(gateway), label=result.label, index=result.index, scores=result.scores
     )
@@ -55,26 +61,30 @@ async def classify(
 @router.post(
     "/classify/batch",
     summary="Classify several images",
+    response_model_exclude_none=True,
     openapi_extra={"requestBody": {"required": True, "content": _multipart_body(MANY_FILES)}},
 )
 async def classify_batch(
     request: Request,
     settings: SettingsDependency,
     gateway: GatewayDependency,
+    key: KeyDependency,
     request_id: RequestId,
     top_k: TopK = None,
 ) -> BatchAnswer:
     """Send several `file` parts; each is one query. The results come in the order sent."""
     gateway.refuse_unless_ready()
     images = await read_images(request, settings, max_images=settings.max_images_per_request)
-    results = await _results(request, gateway, images, top_k or settings.default_top_k)
+    scores = await while_connected(request, gateway.classify(images))
+    results = [_told(one, gateway, key, settings, top_k) for one in scores]
     return BatchAnswer(request_id=request_id, bundle=_bundle(gateway), results=results)
 
 
-async def _results(request: Request, gateway: Gateway, images: list[bytes], top_k: int) -> list[Classification]:
-    scores = await while_connected(request, gateway.classify(images))
-    labels = gateway.engine.manifest.labels
-    return [best_scores(one, labels, top_k) for one in scores]
+def _told(scores: Scores, gateway: Gateway, key: Key | None, settings: Settings, top_k: int | None) -> Classification:
+    """What the holder of `key` is told of the scores of one image."""
+    output = key.output if key else settings.output
+    most = settings.default_top_k
+    return tell(scores, gateway.engine.manifest.labels, output, top_k or most, most)
 
 
 def _bundle(gateway: Gateway) -> BundleName:
