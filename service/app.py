@@ -15,6 +15,7 @@ from service.keyring import Keyring
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.problems import install_problem_handlers
+from service.quotas import Quotas
 from service.routes import classify, operations
 from service.settings import Settings
 
@@ -52,12 +53,14 @@ def create_app(
         async with AsyncExitStack() as stack:
             gateway = Gateway(settings, engine or load_engine(settings, metrics), metrics, on_dead)
             _describe(metrics, gateway, settings)
+            quotas = Quotas.of(settings, metrics)
+            await stack.enter_async_context(quotas.open())
             await stack.enter_async_context(gateway.open())
             if keys:
                 following = asyncio.create_task(keys.follow())
                 stack.callback(following.cancel)
             on_open(gateway)
-            yield State(settings=settings, metrics=metrics, gateway=gateway, keys=keys)
+            yield State(settings=settings, metrics=metrics, gateway=gateway, keys=keys, quotas=quotas)
 
     app = FastAPI(
         title="Purigate",

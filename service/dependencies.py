@@ -5,11 +5,13 @@ from typing import Annotated, TypedDict
 import structlog
 from fastapi import Depends, Request
 
+from service.allowance import Allowance
 from service.errors import UnauthenticatedError
 from service.gateway import Gateway
 from service.keyring import Keyring
 from service.keys import Key
 from service.metrics import Metrics
+from service.quotas import Quotas
 from service.settings import Settings
 
 BEARER = "bearer"
@@ -22,6 +24,7 @@ class State(TypedDict):
     metrics: Metrics
     gateway: Gateway
     keys: Keyring | None
+    quotas: Quotas
 
 
 async def _settings(request: Request) -> Settings:
@@ -58,8 +61,53 @@ async def authenticate(request: Request) -> Key | None:
     return key
 
 
+class Quota:
+    """The quota of whoever sends a request; it leaves what is left where the middleware finds it for the answer.
+
+    Args:
+        request: of which the answer will tell.
+        key: of whoever sent it.
+    """
+
+    def __init__(self, request: Request, key: Key | None) -> None:
+        self._state = request.state
+        self._key = key
+
+    def refuse_if_spent(self) -> None:
+        """Spares the reading of a body whose images the quota cannot allow.
+
+        Raises:
+            QuotaExceededError: it is known to be used up.
+        """
+        if self._key:
+            self._settle(self._state.quotas.refuse_if_spent(self._key), 1)
+
+    async def take(self, images: int) -> None:
+        """Counts `images` against the quota.
+
+        Raises:
+            QuotaExceededError: they are too many.
+            QuotaStoreError: they cannot be counted.
+        """
+        if self._key:
+            self._settle(await self._state.quotas.take(self._key, images), images)
+
+    def _settle(self, allowance: Allowance | None, images: int) -> None:
+        if allowance is None:
+            return
+        self._state.allowance = allowance
+        if not allowance.granted:
+            self._state.metrics.queries.labels(outcome="rejected").inc(images)
+        allowance.require()
+
+
+async def _quota(request: Request, key: Annotated[Key | None, Depends(authenticate)]) -> Quota:
+    return Quota(request, key)
+
+
 SettingsDependency = Annotated[Settings, Depends(_settings)]
 MetricsDependency = Annotated[Metrics, Depends(_metrics)]
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
 KeyDependency = Annotated[Key | None, Depends(authenticate)]
+QuotaDependency = Annotated[Quota, Depends(_quota)]
 RequestId = Annotated[str, Depends(_request_id)]

@@ -56,6 +56,14 @@ class InvalidParameterError(GatewayError):
     """A parameter has a value that is not allowed."""
 
 
+class QuotaExceededError(RetryableError):
+    """The holder of the key has asked about as many images as it may."""
+
+
+class QuotaStoreError(RetryableError):
+    """The store of the quotas is away, and without it nobody with a quota is served."""
+
+
 class QueueFullError(RetryableError):
     """More queries wait than can be answered soon."""
 
@@ -98,6 +106,8 @@ PROBLEMS: dict[type[GatewayError], Problem] = {
     UndecodableImageError: Problem("undecodable-image", HTTPStatus.UNPROCESSABLE_ENTITY, "Undecodable image"),
     TooManyPixelsError: Problem("too-many-pixels", HTTPStatus.UNPROCESSABLE_ENTITY, "Too many pixels"),
     InvalidParameterError: Problem("invalid-parameter", HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid parameter"),
+    QuotaExceededError: Problem("quota-exceeded", HTTPStatus.TOO_MANY_REQUESTS, "Over quota"),
+    QuotaStoreError: Problem("quota-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "Quotas unavailable"),
     QueueFullError: Problem("queue-full", HTTPStatus.SERVICE_UNAVAILABLE, "Too busy"),
     NotReadyError: Problem("not-ready", HTTPStatus.SERVICE_UNAVAILABLE, "Not ready"),
     DeviceFaultError: Problem("device-fault", HTTPStatus.SERVICE_UNAVAILABLE, "Device fault"),

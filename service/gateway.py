@@ -98,17 +98,23 @@ class Gateway:
         """The same from a signal handler, which must not wait for a lock that the interrupted code may hold."""
         self._loop.call_soon_threadsafe(self.drain)
 
-    def refuse_unless_ready(self) -> None:
-        """Spares the reading of a body that would not be answered; such a request counts as one rejected query.
+    def refuse_unless_open(self, images: int = 1) -> None:
+        """Spares the reading of a body, or the counting of its images, that would not be answered; counts the refusal.
 
         Raises:
             NotReadyError: the service is loading, draining or recovering.
+            QueueFullError: the images would not fit the queue.
         """
         try:
-            self.readiness.require()
-        except NotReadyError:
-            self._metrics.queries.labels(outcome=OUTCOMES[NotReadyError]).inc()
+            self._admit(images)
+        except (NotReadyError, QueueFullError):
+            self._metrics.queries.labels(outcome="rejected").inc(images)
             raise
+
+    def _admit(self, images: int) -> None:
+        self.readiness.require()
+        if self._batcher.depth + self._decoding + images > self._capacity:
+            raise QueueFullError("too many queries wait", self._batcher.backlog_seconds())
 
     async def classify(self, contents: Sequence[bytes]) -> list[Scores]:
         """The scores of each image, in order; all of them or an error.
@@ -133,9 +139,7 @@ class Gateway:
             self._metrics.queries.labels(outcome=outcome).inc(len(contents))
 
     async def _answer(self, contents: Sequence[bytes]) -> list[Scores]:
-        self.readiness.require()
-        if self._batcher.depth + self._decoding + len(contents) > self._capacity:
-            raise QueueFullError("too many queries wait", self._batcher.backlog_seconds())
+        self._admit(len(contents))
         deadline = time.monotonic() + self._deadline_seconds
         try:
             async with asyncio.timeout(self._deadline_seconds):

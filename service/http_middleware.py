@@ -48,7 +48,10 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                if allowance := scope["state"].get("allowance"):
+                    headers.update(allowance.headers())
             await send(message)
 
         structlog.contextvars.clear_contextvars()  # a pipelined request starts in the context of the one before it

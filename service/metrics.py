@@ -38,6 +38,8 @@ class Metrics:
         self.rejected = self._counter("rejected", "Requests refused.", "reason")
         self.cancelled = self._counter("cancelled", "Queries dropped because their client left.")
         self.purifier_selected = self._counter("purifier_selected", "Patches purified.", "purifier")
+        self.key_queries = self._counter("key_queries", "Images counted against the quota of a key.", "key", "outcome")
+        self.quota_store_degraded = self._gauge("quota_store_degraded", "1 while the shared store of quotas is away.")
         self.reloads = self._counter("reloads", "Keys and bundles that were loaded anew.", "what", "outcome")
         self.ready = self._gauge("ready", "1 if queries are served now, else 0.")
         self.build = Info(f"{PREFIX}_build", "What runs.", registry=self.registry)

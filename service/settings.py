@@ -5,13 +5,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.defenses import DEFENSES
 from service.schemas import Output
 
 MEBIBYTE = 1024 * 1024
+QuotaFallback = Literal["local", "deny"]
 ENVIRONMENT_PREFIX = "PURIGATE_"
 
 
@@ -47,6 +48,13 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     keys_file: Path | None = Field(None, description="File of API keys; without one nobody is asked for a key.")
+    redis_url: SecretStr | None = Field(
+        None, description="Redis that counts quotas for all replicas; without one each process counts for itself."
+    )
+    redis_timeout_ms: PositiveInt = Field(250, description="Redis that answers later than this counts as gone.")
+    quota_fallback: QuotaFallback = Field(
+        "local", description="While Redis is gone: `local`, each process counts for itself, or `deny`, answers 503."
+    )
     insecure: bool = Field(False, description="Serve an address that is not loopback although no key is configured.")
     output: Output = Field(
         "scores", description="What of the scores clients are told where no keys are configured; a key says it itself."

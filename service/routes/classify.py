@@ -6,7 +6,14 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from service.body import FILE_PART, MULTIPART, read_images
 from service.connection import while_connected
-from service.dependencies import GatewayDependency, KeyDependency, RequestId, SettingsDependency, authenticate
+from service.dependencies import (
+    GatewayDependency,
+    KeyDependency,
+    QuotaDependency,
+    RequestId,
+    SettingsDependency,
+    authenticate,
+)
 from service.engine import Scores
 from service.gateway import Gateway
 from service.images import SERVED_TYPES
@@ -45,12 +52,15 @@ async def classify(
     settings: SettingsDependency,
     gateway: GatewayDependency,
     key: KeyDependency,
+    quota: QuotaDependency,
     request_id: RequestId,
     top_k: TopK = None,
 ) -> ClassifyAnswer:
     """Send a JPEG, PNG or WebP image as the raw body (the fast path), or as the one `file` part of a form."""
-    gateway.refuse_unless_ready()
+    gateway.refuse_unless_open()
+    quota.refuse_if_spent()
     images = await read_images(request, settings, max_images=1)
+    await quota.take(len(images))
     (scores,) = await while_connected(request, gateway.classify(images))
     result = _told(scores, gateway, key, settings, top_k)
     return ClassifyAnswer(
@@ -69,12 +79,16 @@ async def classify_batch(
     settings: SettingsDependency,
     gateway: GatewayDependency,
     key: KeyDependency,
+    quota: QuotaDependency,
     request_id: RequestId,
     top_k: TopK = None,
 ) -> BatchAnswer:
     """Send several `file` parts; each is one query. The results come in the order sent."""
-    gateway.refuse_unless_ready()
+    gateway.refuse_unless_open()
+    quota.refuse_if_spent()
     images = await read_images(request, settings, max_images=settings.max_images_per_request)
+    gateway.refuse_unless_open(len(images))
+    await quota.take(len(images))
     scores = await while_connected(request, gateway.classify(images))
     results = [_told(one, gateway, key, settings, top_k) for one in scores]
     return BatchAnswer(request_id=request_id, bundle=_bundle(gateway), results=results)

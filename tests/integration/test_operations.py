@@ -27,6 +27,7 @@ PROMISED = {
     "purigate_rejected_total": {"reason"},
     "purigate_cancelled_total": set(),
     "purigate_purifier_selected_total": {"purifier"},
+    "purigate_quota_store_degraded": set(),
     "purigate_ready": set(),
     "purigate_build_info": {"version", "device", "precision"},
     "purigate_bundle_info": {"name", "version", "defense"},
@@ -135,9 +136,9 @@ def test_the_openapi_document_lists_the_routes(service: "Service") -> None:
 @pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
 def test_the_openapi_document_lists_every_problem_of_the_table(service: "Service", path: str) -> None:
     responses = service.client.get("/openapi.json").json()["paths"][path]["post"]["responses"]
-    assert sorted(responses) == ["200", "400", "401", "408", "413", "415", "422", "500", "503", "504"]
+    assert sorted(responses) == ["200", "400", "401", "408", "413", "415", "422", "429", "500", "503", "504"]
     problems = [set(response["content"]) for status, response in responses.items() if status != "200"]
-    assert problems == [{"application/problem+json"}] * 9
+    assert problems == [{"application/problem+json"}] * 10
 
 
 def test_the_openapi_document_says_what_may_be_sent(service: "Service") -> None:

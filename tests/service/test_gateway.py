@@ -327,7 +327,7 @@ async def test_a_request_refused_before_its_body_is_read_counts_as_rejected(engi
     async with opened(engine) as service:
         service.gateway.drain()
         with pytest.raises(NotReadyError):
-            service.gateway.refuse_unless_ready()
+            service.gateway.refuse_unless_open()
         assert service.outcomes() == {"rejected": 1}
 
 
