@@ -16,6 +16,7 @@ from service.engine import DeviceMissingError
 from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs
+from service.randomness import SecretError
 from service.schemas import Output
 from service.server import ExposedError, run
 from service.settings import Settings
@@ -48,7 +49,7 @@ def serve(context: typer.Context) -> None:
     structlog.get_logger().info("settings", **settings.model_dump(mode="json"))
     try:
         status = run(settings)
-    except (BundleError, KeysFileError, ExposedError, DeviceMissingError) as error:
+    except (BundleError, KeysFileError, ExposedError, DeviceMissingError, SecretError) as error:
         _fail(error)
     raise typer.Exit(status)
 

@@ -6,7 +6,7 @@ import structlog
 from fastapi import Depends, Request
 
 from service.allowance import Allowance
-from service.errors import UnauthenticatedError
+from service.errors import ForbiddenError, UnauthenticatedError
 from service.gateway import Gateway
 from service.keyring import Keyring
 from service.keys import Key
@@ -61,6 +61,20 @@ async def authenticate(request: Request) -> Key | None:
     return key
 
 
+async def authenticate_admin(key: Annotated[Key | None, Depends(authenticate)]) -> None:
+    """Lets a request pass if it bears an admin key.
+
+    Raises:
+        ForbiddenError: its key is none, or no keys are configured.
+    """
+    if key is None or not key.admin:
+        raise ForbiddenError("this needs a key made with 'purigate keys new --admin'")
+
+
+async def _keyring(request: Request) -> Keyring | None:
+    return request.state.keys  # type: ignore[no-any-return]
+
+
 class Quota:
     """The quota of whoever sends a request; it leaves what is left where the middleware finds it for the answer.
 
@@ -109,5 +123,6 @@ SettingsDependency = Annotated[Settings, Depends(_settings)]
 MetricsDependency = Annotated[Metrics, Depends(_metrics)]
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
 KeyDependency = Annotated[Key | None, Depends(authenticate)]
+KeyringDependency = Annotated[Keyring | None, Depends(_keyring)]
 QuotaDependency = Annotated[Quota, Depends(_quota)]
 RequestId = Annotated[str, Depends(_request_id)]

@@ -32,6 +32,18 @@ class UnauthenticatedError(GatewayError):
     """No key, or not one of ours."""
 
 
+class ForbiddenError(GatewayError):
+    """The key is one of ours, and may not do this."""
+
+
+class ReloadRunningError(GatewayError):
+    """A bundle is being loaded already."""
+
+
+class BundleRefusedError(GatewayError):
+    """The new bundle cannot be served; the old one is."""
+
+
 class BodyTimeoutError(GatewayError):
     """The body did not arrive in time."""
 
@@ -98,6 +110,9 @@ class Problem:
 PROBLEMS: dict[type[GatewayError], Problem] = {
     MalformedRequestError: Problem("malformed-request", HTTPStatus.BAD_REQUEST, "Malformed request"),
     UnauthenticatedError: Problem("unauthenticated", HTTPStatus.UNAUTHORIZED, "No valid key"),
+    ForbiddenError: Problem("forbidden", HTTPStatus.FORBIDDEN, "Not an admin key"),
+    ReloadRunningError: Problem("reload-running", HTTPStatus.CONFLICT, "Reload running"),
+    BundleRefusedError: Problem("bundle-refused", HTTPStatus.UNPROCESSABLE_ENTITY, "Bundle refused"),
     BodyTimeoutError: Problem("body-timeout", HTTPStatus.REQUEST_TIMEOUT, "Body too slow"),
     BodyTooLargeError: Problem("body-too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Body too large"),
     UnsupportedImageTypeError: Problem(

@@ -12,6 +12,7 @@ from models.defenses import DEFENSES
 from service.schemas import Output
 
 MEBIBYTE = 1024 * 1024
+MIN_SECRET_LENGTH = 32
 QuotaFallback = Literal["local", "deny"]
 ENVIRONMENT_PREFIX = "PURIGATE_"
 
@@ -59,6 +60,16 @@ class Settings(BaseSettings):
     output: Output = Field(
         "scores", description="What of the scores clients are told where no keys are configured; a key says it itself."
     )
+    randomness: Literal["fresh", "sticky"] = Field(
+        "fresh", description="`fresh`: every query draws anew; `sticky`: the very same image always draws the same."
+    )
+    sticky_secret: SecretStr | None = Field(
+        None, min_length=MIN_SECRET_LENGTH, description="Secret of `sticky`, the same for all replicas."
+    )
+    sticky_secret_file: Path | None = Field(None, description="File that holds the secret of `sticky` instead.")
+    shadow: bool = Field(
+        False, description="Answer undefended, run the defense beside it, and count how often it changes the label."
+    )
     max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
     queue_capacity: PositiveInt = Field(512, description="Most queries that may wait for the device.")
     request_deadline_ms: PositiveInt = Field(
@@ -87,4 +98,11 @@ class Settings(BaseSettings):
     def _largest_request_fits_the_queue(self) -> Self:
         if self.max_images_per_request > self.queue_capacity:
             raise ValueError("max_images_per_request is above queue_capacity: such a request could never be served")
+        return self
+
+    @model_validator(mode="after")
+    def _sticky_has_one_secret(self) -> Self:
+        secrets = [secret for secret in (self.sticky_secret, self.sticky_secret_file) if secret is not None]
+        if self.randomness == "sticky" and len(secrets) != 1:
+            raise ValueError("sticky randomness needs either sticky_secret or sticky_secret_file")
         return self

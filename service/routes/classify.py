@@ -14,8 +14,23 @@ from service.dependencies import (
     SettingsDependency,
     authenticate,
 )
-from service.engine import Scores
-from service.gateway import Gateway
+from service.errors import (
+    BodyTimeoutError,
+    BodyTooLargeError,
+    DeadlinePassedError,
+    DeviceFaultError,
+    InvalidParameterError,
+    MalformedRequestError,
+    NotReadyError,
+    QueueFullError,
+    QuotaExceededError,
+    QuotaStoreError,
+    TooManyPixelsError,
+    UnauthenticatedError,
+    UndecodableImageError,
+    UnsupportedImageTypeError,
+)
+from service.gateway import Answers
 from service.images import SERVED_TYPES
 from service.keys import Key
 from service.policy import tell
@@ -23,7 +38,24 @@ from service.problems import problem_responses
 from service.schemas import BatchAnswer, BundleName, Classification, ClassifyAnswer
 from service.settings import Settings
 
-router = APIRouter(tags=["classify"], dependencies=[Depends(authenticate)], responses=problem_responses())
+PROBLEMS = (
+    MalformedRequestError,
+    UnauthenticatedError,
+    BodyTimeoutError,
+    BodyTooLargeError,
+    UnsupportedImageTypeError,
+    UndecodableImageError,
+    TooManyPixelsError,
+    InvalidParameterError,
+    QuotaExceededError,
+    QuotaStoreError,
+    QueueFullError,
+    NotReadyError,
+    DeviceFaultError,
+    DeadlinePassedError,
+)
+
+router = APIRouter(tags=["classify"], dependencies=[Depends(authenticate)], responses=problem_responses(*PROBLEMS))
 
 TopK = Annotated[int | None, Query(ge=1, description="How many scores to answer with; all if there are fewer.")]
 
@@ -61,10 +93,10 @@ async def classify(
     quota.refuse_if_spent()
     images = await read_images(request, settings, max_images=1)
     await quota.take(len(images))
-    (scores,) = await while_connected(request, gateway.classify(images))
-    result = _told(scores, gateway, key, settings, top_k)
+    answers = await while_connected(request, gateway.classify(images))
+    (result,) = _told(answers, key, settings, top_k)
     return ClassifyAnswer(
-        request_id=request_id, bundle=_bundle(gateway), label=result.label, index=result.index, scores=result.scores
+        request_id=request_id, bundle=_bundle(answers), label=result.label, index=result.index, scores=result.scores
     )
 
 
@@ -89,18 +121,18 @@ async def classify_batch(
     images = await read_images(request, settings, max_images=settings.max_images_per_request)
     gateway.refuse_unless_open(len(images))
     await quota.take(len(images))
-    scores = await while_connected(request, gateway.classify(images))
-    results = [_told(one, gateway, key, settings, top_k) for one in scores]
-    return BatchAnswer(request_id=request_id, bundle=_bundle(gateway), results=results)
+    answers = await while_connected(request, gateway.classify(images))
+    results = _told(answers, key, settings, top_k)
+    return BatchAnswer(request_id=request_id, bundle=_bundle(answers), results=results)
 
 
-def _told(scores: Scores, gateway: Gateway, key: Key | None, settings: Settings, top_k: int | None) -> Classification:
-    """What the holder of `key` is told of the scores of one image."""
+def _told(answers: Answers, key: Key | None, settings: Settings, top_k: int | None) -> list[Classification]:
+    """What the holder of `key` is told of each image."""
     output = key.output if key else settings.output
     most = settings.default_top_k
-    return tell(scores, gateway.engine.manifest.labels, output, top_k or most, most)
+    labels = answers.manifest.labels
+    return [tell(one.scores, labels, output, top_k or most, most) for one in answers.predictions]
 
 
-def _bundle(gateway: Gateway) -> BundleName:
-    manifest = gateway.engine.manifest
-    return BundleName(name=manifest.name, version=manifest.version)
+def _bundle(answers: Answers) -> BundleName:
+    return BundleName(name=answers.manifest.name, version=answers.manifest.version)

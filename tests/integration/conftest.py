@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.bundle import Manifest, read_manifest
 from models.preprocessing import Pixels
-from service.engine import Engine, Scores
+from service.engine import Engine, Prediction
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.server import Server
@@ -75,31 +75,37 @@ class FakeEngine:
     def warm_up(self) -> None:
         assert self.warm.wait(PATIENCE_SECONDS)
 
-    def classify(self, images: Sequence[Pixels]) -> list[Scores]:
+    def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         self.batches.append(list(images))
         self.busy.set()
         assert self.free.wait(PATIENCE_SECONDS)
         if self.fault:
             raise self.fault
-        return [self._scores(image) for image in images]
+        return [self._prediction(image) for image in images]
 
     def seen(self) -> list[int]:
         """The reds of all images so far."""
         return [int(image[0, 0, 0]) for batch in self.batches for image in batch]
 
-    def _scores(self, image: Pixels) -> Scores:
+    def _prediction(self, image: Pixels) -> Prediction:
         scores = np.zeros(self.classes, np.float32)
         scores[0] = image[0, 0, 0] / 255
         scores[1] = 1 - scores[0]
-        return scores
+        return Prediction(scores)
 
 
 class Service:
-    """A server that runs in a thread, and a client of it."""
+    """A server that runs in a thread, and a client of it.
+
+    Attributes:
+        engine: what it serves at first.
+        next_engine: what it finds when it is told to reload.
+    """
 
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
         self.engine = engine
-        self.server = Server(settings, engine, metrics)
+        self.next_engine = engine
+        self.server = Server(settings, engine, metrics, lambda: self.next_engine)
         self._socket = socket.create_server((LOOPBACK, 0))
         self.port: int = self._socket.getsockname()[1]
         self.client = httpx.Client(base_url=f"http://{LOOPBACK}:{self.port}", timeout=PATIENCE_SECONDS)

@@ -130,6 +130,7 @@ def test_the_openapi_document_lists_the_routes(service: "Service") -> None:
         "/readyz": ["get"],
         "/metrics": ["get"],
         "/info": ["get"],
+        "/admin/reload": ["post"],
     }
 
 
