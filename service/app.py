@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from service.bodies import Bodies
 from service.dependencies import State
 from service.engine import Engine
 from service.gateway import Gateway
@@ -65,7 +66,8 @@ def create_app(
             if keys:
                 following = asyncio.create_task(keys.follow())
                 stack.callback(following.cancel)
-            state = State(settings=settings, metrics=metrics, gateway=gateway, keys=keys, quotas=quotas)
+            bodies = Bodies(settings.max_waiting_bytes, metrics)
+            state = State(settings=settings, metrics=metrics, gateway=gateway, keys=keys, quotas=quotas, bodies=bodies)
             on_open(state)
             yield state
 

@@ -1,11 +1,13 @@
 """What routes ask for of the state that the lifespan opened."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, TypedDict
 
 import structlog
 from fastapi import Depends, Request
 
 from service.allowance import Allowance
+from service.bodies import Bodies, Body
 from service.errors import ForbiddenError, UnauthenticatedError
 from service.gateway import Gateway
 from service.keyring import Keyring
@@ -25,6 +27,7 @@ class State(TypedDict):
     gateway: Gateway
     keys: Keyring | None
     quotas: Quotas
+    bodies: Bodies
 
 
 async def _settings(request: Request) -> Settings:
@@ -75,6 +78,12 @@ async def _keyring(request: Request) -> Keyring | None:
     return request.state.keys  # type: ignore[no-any-return]
 
 
+async def _body(request: Request) -> AsyncIterator[Body]:
+    bodies: Bodies = request.state.bodies
+    with bodies.open() as body:
+        yield body
+
+
 class Quota:
     """The quota of whoever sends a request; it leaves what is left where the middleware finds it for the answer.
 
@@ -123,6 +132,7 @@ SettingsDependency = Annotated[Settings, Depends(_settings)]
 MetricsDependency = Annotated[Metrics, Depends(_metrics)]
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
 KeyDependency = Annotated[Key | None, Depends(authenticate)]
+BodyDependency = Annotated[Body, Depends(_body)]
 KeyringDependency = Annotated[Keyring | None, Depends(_keyring)]
 QuotaDependency = Annotated[Quota, Depends(_quota)]
 RequestId = Annotated[str, Depends(_request_id)]

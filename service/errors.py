@@ -129,4 +129,6 @@ PROBLEMS: dict[type[GatewayError], Problem] = {
     DeadlinePassedError: Problem("deadline-passed", HTTPStatus.GATEWAY_TIMEOUT, "Deadline passed"),
 }
 
+TOO_MANY_CONNECTIONS = Problem("too-many-connections", HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections")
+HEAD_TOO_LARGE = Problem("head-too-large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Head too large")
 INTERNAL = Problem("internal", HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error")

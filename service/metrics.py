@@ -35,6 +35,7 @@ class Metrics:
         )
         self.queue_depth = self._gauge("queue_depth", "Queries that wait for the device.")
         self.queue_capacity = self._gauge("queue_capacity", "Most queries that may wait; a setting.")
+        self.waiting_bytes = self._gauge("waiting_bytes", "Bytes of bodies that are read or await their answer.")
         self.rejected = self._counter("rejected", "Requests refused.", "reason")
         self.cancelled = self._counter("cancelled", "Queries dropped because their client left.")
         self.purifier_selected = self._counter("purifier_selected", "Patches purified.", "purifier")

@@ -5,6 +5,7 @@ import ipaddress
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -19,10 +20,12 @@ from service.gateway import Gateway
 from service.keys import KeysFile
 from service.loading import load_engine
 from service.metrics import Metrics
+from service.protocol import ConnectionLimits, GuardedProtocol
 from service.settings import Settings
 
 log = structlog.get_logger()
 
+MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_SECONDS = 75
 """Longer than a load balancer keeps an idle connection, which is 60 s for most, or it would send into a closed one."""
 
@@ -41,7 +44,7 @@ class Server(uvicorn.Server):
         self._state: State | None = None
         self._reloads: set[asyncio.Task[None]] = set()
         app = create_app(settings, engine=engine, load=load, metrics=metrics, on_open=self._opened, on_dead=self._died)
-        super().__init__(_config(app, settings))
+        super().__init__(_config(app, settings, metrics))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by uvicorn on SIGINT and SIGTERM."""
@@ -118,9 +121,16 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Config:
+    limits = ConnectionLimits(
+        connections=settings.max_connections,
+        head_seconds=settings.head_timeout_ms / 1000,
+        head_bytes=MAX_HEAD_BYTES,
+        metrics=metrics,
+    )
     return uvicorn.Config(
         app,
+        http=partial(GuardedProtocol, limits=limits),  # type: ignore[arg-type]  # it is only called
         host=settings.host,
         port=settings.port,
         log_config=None,

@@ -78,10 +78,20 @@ class Settings(BaseSettings):
     body_timeout_ms: PositiveInt = Field(
         15_000, description="From the head of a request to the last byte of its body; later it is answered 408."
     )
+    head_timeout_ms: PositiveInt = Field(
+        10_000,
+        description="From a connection, or the first byte of its next request, to the end of the head.",
+    )
     drain_timeout_ms: PositiveInt = Field(
         20_000, description="How long a stop waits for accepted requests before it drops them."
     )
     max_body_bytes: PositiveInt = Field(16 * MEBIBYTE, description="Largest body of a request.")
+    max_waiting_bytes: PositiveInt = Field(
+        256 * MEBIBYTE, description="Most bytes of all bodies that are read or await their answer; above is 503."
+    )
+    max_connections: PositiveInt = Field(
+        2048, description="Most open connections; a new one takes the place of the longest idle one, else it is 503."
+    )
     max_pixels: PositiveInt = Field(36_000_000, description="Most pixels of an image, width times height.")
     max_images_per_request: PositiveInt = Field(32, description="Most images of one `/classify/batch` request.")
     decode_threads: PositiveInt = Field(
@@ -98,6 +108,12 @@ class Settings(BaseSettings):
     def _largest_request_fits_the_queue(self) -> Self:
         if self.max_images_per_request > self.queue_capacity:
             raise ValueError("max_images_per_request is above queue_capacity: such a request could never be served")
+        return self
+
+    @model_validator(mode="after")
+    def _largest_body_fits_the_memory(self) -> Self:
+        if self.max_body_bytes > self.max_waiting_bytes:
+            raise ValueError("max_body_bytes is above max_waiting_bytes: such a body could never be read")
         return self
 
     @model_validator(mode="after")

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from service.body import FILE_PART, MULTIPART, read_images
 from service.connection import while_connected
 from service.dependencies import (
+    BodyDependency,
     GatewayDependency,
     KeyDependency,
     QuotaDependency,
@@ -85,13 +86,14 @@ async def classify(
     gateway: GatewayDependency,
     key: KeyDependency,
     quota: QuotaDependency,
+    body: BodyDependency,
     request_id: RequestId,
     top_k: TopK = None,
 ) -> ClassifyAnswer:
     """Send a JPEG, PNG or WebP image as the raw body (the fast path), or as the one `file` part of a form."""
     gateway.refuse_unless_open()
     quota.refuse_if_spent()
-    images = await read_images(request, settings, max_images=1)
+    images = await read_images(request, settings, max_images=1, body=body)
     await quota.take(len(images))
     answers = await while_connected(request, gateway.classify(images))
     (result,) = _told(answers, key, settings, top_k)
@@ -112,13 +114,14 @@ async def classify_batch(
     gateway: GatewayDependency,
     key: KeyDependency,
     quota: QuotaDependency,
+    body: BodyDependency,
     request_id: RequestId,
     top_k: TopK = None,
 ) -> BatchAnswer:
     """Send several `file` parts; each is one query. The results come in the order sent."""
     gateway.refuse_unless_open()
     quota.refuse_if_spent()
-    images = await read_images(request, settings, max_images=settings.max_images_per_request)
+    images = await read_images(request, settings, max_images=settings.max_images_per_request, body=body)
     gateway.refuse_unless_open(len(images))
     await quota.take(len(images))
     answers = await while_connected(request, gateway.classify(images))

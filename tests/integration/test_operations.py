@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 from typing import TYPE_CHECKING
 
@@ -180,8 +181,9 @@ def test_what_is_no_http_is_400(service: "Service", sent: bytes) -> None:
 
 def test_a_huge_header_does_no_harm(service: "Service") -> None:
     connection = HTTPConnection("127.0.0.1", service.port, timeout=30)
-    connection.request("GET", "/livez", headers={"X-Padding": "x" * 1_000_000})
-    assert connection.getresponse().status in {200, 400, 431}
+    with suppress(ConnectionError):  # it may be cut off before all is sent
+        connection.request("GET", "/livez", headers={"X-Padding": "x" * 1_000_000})
+    assert connection.getresponse().status == 431
     connection.close()
     assert service.client.get("/livez").status_code == 200
 
