@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from service.audit import AuditLog
 from service.bodies import Bodies
 from service.dependencies import State
 from service.engine import Engine
@@ -47,6 +48,7 @@ def create_app(
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
         service.engine.DeviceMissingError: the device does not exist.
+        OSError: the audit log cannot be opened.
         service.randomness.SecretError: the secret of sticky draws cannot be read.
     """
     metrics = metrics or Metrics()
@@ -66,8 +68,17 @@ def create_app(
             if keys:
                 following = asyncio.create_task(keys.follow())
                 stack.callback(following.cancel)
+            audit = stack.enter_context(AuditLog.open(settings, metrics))
             bodies = Bodies(settings.max_waiting_bytes, metrics)
-            state = State(settings=settings, metrics=metrics, gateway=gateway, keys=keys, quotas=quotas, bodies=bodies)
+            state = State(
+                settings=settings,
+                metrics=metrics,
+                gateway=gateway,
+                keys=keys,
+                quotas=quotas,
+                bodies=bodies,
+                audit=audit,
+            )
             on_open(state)
             yield state
 

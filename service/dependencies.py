@@ -7,6 +7,7 @@ import structlog
 from fastapi import Depends, Request
 
 from service.allowance import Allowance
+from service.audit import AuditLog
 from service.bodies import Bodies, Body
 from service.errors import ForbiddenError, UnauthenticatedError
 from service.gateway import Gateway
@@ -28,6 +29,7 @@ class State(TypedDict):
     keys: Keyring | None
     quotas: Quotas
     bodies: Bodies
+    audit: AuditLog | None
 
 
 async def _settings(request: Request) -> Settings:
@@ -84,6 +86,10 @@ async def _body(request: Request) -> AsyncIterator[Body]:
         yield body
 
 
+async def _audit(request: Request) -> AuditLog | None:
+    return request.state.audit  # type: ignore[no-any-return]
+
+
 class Quota:
     """The quota of whoever sends a request; it leaves what is left where the middleware finds it for the answer.
 
@@ -132,6 +138,7 @@ SettingsDependency = Annotated[Settings, Depends(_settings)]
 MetricsDependency = Annotated[Metrics, Depends(_metrics)]
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
 KeyDependency = Annotated[Key | None, Depends(authenticate)]
+AuditDependency = Annotated[AuditLog | None, Depends(_audit)]
 BodyDependency = Annotated[Body, Depends(_body)]
 KeyringDependency = Annotated[Keyring | None, Depends(_keyring)]
 QuotaDependency = Annotated[Quota, Depends(_quota)]

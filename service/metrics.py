@@ -48,6 +48,7 @@ class Metrics:
         )
         self.key_queries = self._counter("key_queries", "Images counted against the quota of a key.", "key", "outcome")
         self.quota_store_degraded = self._gauge("quota_store_degraded", "1 while the shared store of quotas is away.")
+        self.audit_lines_lost = self._counter("audit_lines_lost", "Lines of the audit log that were not written.")
         self.reloads = self._counter("reloads", "Keys and bundles that were loaded anew.", "what", "outcome")
         self.ready = self._gauge("ready", "1 if queries are served now, else 0.")
         self.build = Info(f"{PREFIX}_build", "What runs.", registry=self.registry)

@@ -56,6 +56,9 @@ class Settings(BaseSettings):
     quota_fallback: QuotaFallback = Field(
         "local", description="While Redis is gone: `local`, each process counts for itself, or `deny`, answers 503."
     )
+    audit_file: Path | None = Field(None, description="File of the audit log, one JSON line a query; none by default.")
+    audit_max_bytes: PositiveInt = Field(100 * MEBIBYTE, description="Size at which the audit file is rotated.")
+    audit_backups: PositiveInt = Field(9, description="Rotated audit files that are kept.")
     insecure: bool = Field(False, description="Serve an address that is not loopback although no key is configured.")
     output: Output = Field(
         "scores", description="What of the scores clients are told where no keys are configured; a key says it itself."

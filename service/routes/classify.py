@@ -4,9 +4,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
 
+from service.audit import AuditLog
 from service.body import FILE_PART, MULTIPART, read_images
 from service.connection import while_connected
 from service.dependencies import (
+    AuditDependency,
     BodyDependency,
     GatewayDependency,
     KeyDependency,
@@ -74,6 +76,52 @@ ONE_FILE = {"type": "string", "format": "binary"}
 MANY_FILES = {"type": "array", "minItems": 1, "items": ONE_FILE}
 
 
+class Teller:
+    """Tells whoever asks what came of its images, and the audit log that it was told.
+
+    Args:
+        settings: of the service.
+        key: of whoever asks.
+        audit: the log, if there is one.
+        request_id: of the request.
+    """
+
+    def __init__(self, settings: Settings, key: Key | None, audit: AuditLog | None, request_id: str) -> None:
+        self.request_id = request_id
+        self._settings = settings
+        self._key = key
+        self._audit = audit
+
+    def tell(self, answers: Answers, top_k: int | None) -> list[Classification]:
+        """What the holder of the key may know of each image."""
+        output = self._key.output if self._key else self._settings.output
+        most = self._settings.default_top_k
+        labels = answers.manifest.labels
+        told = [tell(one.scores, labels, output, top_k or most, most) for one in answers.predictions]
+        if self._audit:
+            for image, prediction, one in zip(answers.images, answers.predictions, told, strict=True):
+                self._audit.record(
+                    image,
+                    request_id=self.request_id,
+                    key=self._key.id if self._key else None,
+                    label=one.label,
+                    defense=self._settings.defense,
+                    shadow=self._settings.shadow,
+                    bundle=answers.manifest.version,
+                    draw=prediction.draw,
+                )
+        return told
+
+
+async def _teller(
+    settings: SettingsDependency, key: KeyDependency, audit: AuditDependency, request_id: RequestId
+) -> Teller:
+    return Teller(settings, key, audit, request_id)
+
+
+TellerDependency = Annotated[Teller, Depends(_teller)]
+
+
 @router.post(
     "/classify",
     summary="Classify one image",
@@ -84,10 +132,9 @@ async def classify(
     request: Request,
     settings: SettingsDependency,
     gateway: GatewayDependency,
-    key: KeyDependency,
     quota: QuotaDependency,
     body: BodyDependency,
-    request_id: RequestId,
+    teller: TellerDependency,
     top_k: TopK = None,
 ) -> ClassifyAnswer:
     """Send a JPEG, PNG or WebP image as the raw body (the fast path), or as the one `file` part of a form."""
@@ -96,9 +143,13 @@ async def classify(
     images = await read_images(request, settings, max_images=1, body=body)
     await quota.take(len(images))
     answers = await while_connected(request, gateway.classify(images))
-    (result,) = _told(answers, key, settings, top_k)
+    (result,) = teller.tell(answers, top_k)
     return ClassifyAnswer(
-        request_id=request_id, bundle=_bundle(answers), label=result.label, index=result.index, scores=result.scores
+        request_id=teller.request_id,
+        bundle=_bundle(answers),
+        label=result.label,
+        index=result.index,
+        scores=result.scores,
     )
 
 
@@ -112,10 +163,9 @@ async def classify_batch(
     request: Request,
     settings: SettingsDependency,
     gateway: GatewayDependency,
-    key: KeyDependency,
     quota: QuotaDependency,
     body: BodyDependency,
-    request_id: RequestId,
+    teller: TellerDependency,
     top_k: TopK = None,
 ) -> BatchAnswer:
     """Send several `file` parts; each is one query. The results come in the order sent."""
@@ -125,16 +175,8 @@ async def classify_batch(
     gateway.refuse_unless_open(len(images))
     await quota.take(len(images))
     answers = await while_connected(request, gateway.classify(images))
-    results = _told(answers, key, settings, top_k)
-    return BatchAnswer(request_id=request_id, bundle=_bundle(answers), results=results)
-
-
-def _told(answers: Answers, key: Key | None, settings: Settings, top_k: int | None) -> list[Classification]:
-    """What the holder of `key` is told of each image."""
-    output = key.output if key else settings.output
-    most = settings.default_top_k
-    labels = answers.manifest.labels
-    return [tell(one.scores, labels, output, top_k or most, most) for one in answers.predictions]
+    results = teller.tell(answers, top_k)
+    return BatchAnswer(request_id=teller.request_id, bundle=_bundle(answers), results=results)
 
 
 def _bundle(answers: Answers) -> BundleName:
