@@ -48,6 +48,11 @@ class QuotaStore:
         """Does what `take` does first, for nobody; raises what it would raise."""
         await self._storage.get_sliding_window(PROBE, 1)
 
+    async def forget_connections(self) -> None:
+        """Closes those that wait in the pool: they may lead to a Redis that is no more, and each would fail once."""
+        if self._pool:
+            await self._pool.disconnect(inuse_connections=False)
+
     async def close(self) -> None:
         """Closes every connection."""
         if self._pool:

@@ -133,13 +133,14 @@ class Quotas:
         """Several requests may find out at once; the first one tells."""
         if self._waiting is None:
             self._metrics.quota_store_degraded.set(1)
-            log.error("quota_store_lost", fallback=self._fallback, reason=repr(error))
+            log.error("quota_store_lost", fallback=self._fallback, reason=f"{type(error).__name__}: {error}")
             self._waiting = asyncio.create_task(self._wait_for(shared))
 
     async def _wait_for(self, shared: QuotaStore) -> None:
         while True:
             await asyncio.sleep(RETRY_SECONDS)
             try:
+                await shared.forget_connections()
                 await self._probe(shared)
             except STORE_FAILURES:
                 continue
