@@ -75,7 +75,7 @@ def main(
     output: Annotated[Path | None, typer.Option(help="Where to write the result as JSON.")] = None,
 ) -> None:
     """Loads a server and prints what came of it."""
-    bodies = _read(images) if images else _noise()
+    bodies = _read(images) if images else noise()
     with running_server("--defense", defense) as server:
         asyncio.run(_load(server.url, bodies, clients, warm_up))
         memory, before = server.resident_mebibytes(), server.metrics()
@@ -90,7 +90,8 @@ def main(
         output.write_text(text + "\n")
 
 
-def _noise() -> list[tuple[bytes, str]]:
+def noise() -> list[tuple[bytes, str]]:
+    """Images of noise with their media type, the same every time."""
     generator = np.random.default_rng(SEED)
     bodies = []
     for pixels in generator.integers(0, 256, (IMAGES, 32, 32, 3), np.uint8):

@@ -31,6 +31,17 @@ class PurifierPool(nn.Module):
     def __len__(self) -> int:
         return len(self.names)
 
+    def without(self, name: str) -> "PurifierPool":
+        """The pool of the other purifiers, which are shared with this one.
+
+        Raises:
+            ValueError: no purifier has that name, or there is no other.
+        """
+        if name not in self.names:
+            raise ValueError(f"no purifier is called {name!r}")
+        pairs = zip(self.names, self.purifiers, strict=True)
+        return PurifierPool({other: purifier for other, purifier in pairs if other != name})  # type: ignore[misc]
+
     def forward(self, windows: Tensor, draws: Tensor) -> Tensor:
         """Purifies each window once.
 

@@ -1,20 +1,25 @@
 """Builds the app out of its parts; the lifespan opens and closes what holds resources."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
 
+from service.audit import AuditLog
+from service.bodies import Bodies
 from service.dependencies import State
 from service.engine import Engine
 from service.gateway import Gateway
 from service.http_middleware import RequestMiddleware
-from service.keys import KeysFile
+from service.keyring import Keyring
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.problems import install_problem_handlers
-from service.routes import classify, operations
+from service.quotas import Quotas
+from service.routes import admin, classify, operations
 from service.settings import Settings
 
 DESCRIPTION = "A defended image classifier: every image passes once through a random patch-wise purification."
@@ -24,36 +29,58 @@ def create_app(
     settings: Settings,
     *,
     engine: Engine | None = None,
+    load: Callable[[], Engine] | None = None,
     metrics: Metrics | None = None,
-    on_open: Callable[[Gateway], None] = lambda _gateway: None,
+    on_open: Callable[[State], None] = lambda _state: None,
     on_dead: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The service as an ASGI app; nothing is loaded before its lifespan starts.
 
     Args:
         settings: of the service.
-        engine: what answers; by default the bundle of the settings on their device.
+        engine: what answers at first; by default what `load` gives.
+        load: makes an engine, at the start and for every reload; by default the settings' bundle on their device.
         metrics: those that `engine` counts in, if it was made outside.
-        on_open: told the gateway once it is open, so that a server can drain it when it is asked to stop.
-        on_dead: called if the engine cannot even be warmed up.
+        on_open: told what is open, so that a server can drain or reload it when it is told to.
+        on_dead: called if the engine is beyond recovery.
 
     Raises, when the lifespan starts:
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
         service.engine.DeviceMissingError: the device does not exist.
+        OSError: the audit log cannot be opened.
+        service.randomness.SecretError: the secret of sticky draws cannot be read.
     """
     metrics = metrics or Metrics()
+    load = load or partial(load_engine, settings, metrics)
     metrics.device_hour_price.set(settings.device_hour_price_dollars)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
-        keys = KeysFile.read(settings.keys_file) if settings.keys_file else None
+        keys = Keyring(settings.keys_file, metrics) if settings.keys_file else None
         async with AsyncExitStack() as stack:
-            gateway = Gateway(settings, engine or load_engine(settings, metrics), metrics, on_dead)
-            _describe(metrics, gateway, settings)
+            first = engine or load()
+            metrics.build.info({"version": version("purigate"), "device": first.device, "precision": first.precision})
+            gateway = Gateway(settings, first, load, metrics, on_dead)
+            quotas = Quotas.of(settings, metrics)
+            await stack.enter_async_context(quotas.open())
             await stack.enter_async_context(gateway.open())
-            on_open(gateway)
-            yield State(settings=settings, metrics=metrics, gateway=gateway, keys=keys)
+            if keys:
+                following = asyncio.create_task(keys.follow())
+                stack.callback(following.cancel)
+            audit = stack.enter_context(AuditLog.open(settings, metrics))
+            bodies = Bodies(settings.max_waiting_bytes, metrics)
+            state = State(
+                settings=settings,
+                metrics=metrics,
+                gateway=gateway,
+                keys=keys,
+                quotas=quotas,
+                bodies=bodies,
+                audit=audit,
+            )
+            on_open(state)
+            yield state
 
     app = FastAPI(
         title="Purigate",
@@ -64,12 +91,7 @@ def create_app(
     )
     app.include_router(classify.router)
     app.include_router(operations.router)
+    app.include_router(admin.router)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     install_problem_handlers(app)
     return app
-
-
-def _describe(metrics: Metrics, gateway: Gateway, settings: Settings) -> None:
-    engine = gateway.engine
-    metrics.build.info({"version": version("purigate"), "device": engine.device, "precision": engine.precision})
-    metrics.bundle.info({"name": engine.manifest.name, "version": engine.manifest.version, "defense": settings.defense})

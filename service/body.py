@@ -7,6 +7,7 @@ from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from service.bodies import Body
 from service.errors import BodyTimeoutError, BodyTooLargeError, MalformedRequestError, UnsupportedImageTypeError
 from service.images import SERVED_TYPES
 from service.settings import Settings
@@ -15,12 +16,13 @@ FILE_PART = "file"
 MULTIPART = "multipart/form-data"
 
 
-async def read_images(request: Request, settings: Settings, max_images: int) -> list[bytes]:
+async def read_images(request: Request, settings: Settings, max_images: int, body: Body) -> list[bytes]:
     """The images of a request: its raw `image/*` body, or its parts called `file`, in the order sent.
 
     Raises:
         UnsupportedImageTypeError: the body is neither an image nor multipart.
         BodyTooLargeError: it has more bytes than are accepted.
+        QueueFullError: too many bytes of other bodies wait.
         BodyTimeoutError: it did not arrive in time.
         MalformedRequestError: it is empty, not what it promises, or has too few or too many images.
         starlette.requests.ClientDisconnect: the client left.
@@ -30,9 +32,9 @@ async def read_images(request: Request, settings: Settings, max_images: int) -> 
     try:
         async with asyncio.timeout(seconds):
             if media_type == MULTIPART:
-                images = await _read_parts(request, settings.max_body_bytes, max_images)
+                images = await _read_parts(request, settings.max_body_bytes, max_images, body)
             elif media_type.startswith("image/"):
-                images = [b"".join([chunk async for chunk in _bounded(request, settings.max_body_bytes)])]
+                images = [b"".join([chunk async for chunk in _bounded(request, settings.max_body_bytes, body)])]
             else:
                 raise UnsupportedImageTypeError(
                     f"the content type is {media_type or 'missing'}; send {', '.join(SERVED_TYPES.values())} "
@@ -45,26 +47,28 @@ async def read_images(request: Request, settings: Settings, max_images: int) -> 
     return images
 
 
-async def _bounded(request: Request, limit: int) -> AsyncGenerator[bytes, None]:
-    """The chunks of a body, as long as they stay within `limit` bytes."""
+async def _bounded(request: Request, limit: int, body: Body) -> AsyncGenerator[bytes, None]:
+    """The chunks of a body, as long as they stay within `limit` bytes and there is room for them."""
     declared = request.headers.get("content-length", "")
     too_large = BodyTooLargeError(f"the body has more than {limit} bytes")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
+    body.expect(int(declared) if declared.isdecimal() else 0)
     received = 0
     async for chunk in request.stream():
         received += len(chunk)
         if received > limit:
             raise too_large
+        body.take(len(chunk))
         yield chunk
 
 
 class _MultiPartParser(MultiPartParser):
     """Keeps files in memory: a body is bounded already, and the root file system may be read-only."""
 
-    def __init__(self, request: Request, limit: int, max_images: int) -> None:
+    def __init__(self, request: Request, limit: int, max_images: int, body: Body) -> None:
         self.spool_max_size = limit
-        stream = _bounded(request, limit)
+        stream = _bounded(request, limit, body)
         super().__init__(request.headers, stream, max_files=max_images, max_fields=0)
         self.whole = False
 
@@ -78,8 +82,8 @@ class _MultiPartParser(MultiPartParser):
             file.close()
 
 
-async def _read_parts(request: Request, limit: int, max_images: int) -> list[bytes]:
-    parser = _MultiPartParser(request, limit, max_images)
+async def _read_parts(request: Request, limit: int, max_images: int, body: Body) -> list[bytes]:
+    parser = _MultiPartParser(request, limit, max_images, body)
     try:
         form = await parser.parse()
         if not parser.whole:

@@ -16,6 +16,8 @@ from service.engine import DeviceMissingError
 from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs
+from service.randomness import SecretError
+from service.schemas import Output
 from service.server import ExposedError, run
 from service.settings import Settings
 
@@ -28,6 +30,7 @@ app.add_typer(keys, name="keys")
 FlagsOfSettings = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 DEFAULT_KEYS_FILE = Path("keys.json")
+KeysFileOption = Annotated[Path, typer.Option(help="File that keeps the hashes.")]
 
 
 class SettingsError(Exception):
@@ -46,7 +49,7 @@ def serve(context: typer.Context) -> None:
     structlog.get_logger().info("settings", **settings.model_dump(mode="json"))
     try:
         status = run(settings)
-    except (BundleError, KeysFileError, ExposedError, DeviceMissingError) as error:
+    except (BundleError, KeysFileError, ExposedError, DeviceMissingError, SecretError) as error:
         _fail(error)
     raise typer.Exit(status)
 
@@ -74,16 +77,45 @@ def verify(folder: BundleFolder) -> None:
 @keys.command()
 def new(
     name: Annotated[str, typer.Option("--id", help="What logs call the key; letters, digits, '.', '_' and '-'.")],
-    keys_file: Annotated[Path, typer.Option(help="File that keeps the hashes.")] = DEFAULT_KEYS_FILE,
+    output: Annotated[Output, typer.Option(help="What of the scores its holder is told.")] = "scores",
+    quota: Annotated[str | None, typer.Option(help="Images it may ask about, such as '600/minute; 50000/day'.")] = None,
+    *,
+    admin: Annotated[bool, typer.Option("--admin", help="Its holder may reload the service.")] = False,
+    keys_file: KeysFileOption = DEFAULT_KEYS_FILE,
 ) -> None:
-    """Print a new key, this once, and store its hash."""
+    """Print a new key, this once, and store its hash; a running service takes it within seconds."""
     try:
         known = KeysFile.read(keys_file) if keys_file.exists() else KeysFile()
-        extended, secret = known.issue(name)
+        extended, secret = known.issue(name, output=output, quota=quota, admin=admin)
         extended.write(keys_file)
     except (KeysFileError, OSError) as error:
         _fail(error)
     typer.echo(secret)
+
+
+@keys.command("list")
+def list_keys(keys_file: KeysFileOption = DEFAULT_KEYS_FILE) -> None:
+    """List the keys by name with their policies; the keys themselves are stored nowhere."""
+    try:
+        known = KeysFile.read(keys_file)
+    except KeysFileError as error:
+        _fail(error)
+    table = Table("id", "output", "quota", "admin")
+    for key in known.keys:
+        table.add_row(key.id, key.output, key.quota or "none", "yes" if key.admin else "no")
+    Console().print(table)
+
+
+@keys.command()
+def revoke(
+    name: Annotated[str, typer.Option("--id", help="Which key.")],
+    keys_file: KeysFileOption = DEFAULT_KEYS_FILE,
+) -> None:
+    """Take a key away; a running service refuses it within seconds."""
+    try:
+        KeysFile.read(keys_file).revoke(name).write(keys_file)
+    except (KeysFileError, OSError) as error:
+        _fail(error)
 
 
 def _print_manifest(manifest: Manifest) -> None:

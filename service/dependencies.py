@@ -1,14 +1,20 @@
 """What routes ask for of the state that the lifespan opened."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, TypedDict
 
 import structlog
 from fastapi import Depends, Request
 
-from service.errors import UnauthenticatedError
+from service.allowance import Allowance
+from service.audit import AuditLog
+from service.bodies import Bodies, Body
+from service.errors import ForbiddenError, UnauthenticatedError
 from service.gateway import Gateway
-from service.keys import KeysFile
+from service.keyring import Keyring
+from service.keys import Key
 from service.metrics import Metrics
+from service.quotas import Quotas
 from service.settings import Settings
 
 BEARER = "bearer"
@@ -20,7 +26,10 @@ class State(TypedDict):
     settings: Settings
     metrics: Metrics
     gateway: Gateway
-    keys: KeysFile | None
+    keys: Keyring | None
+    quotas: Quotas
+    bodies: Bodies
+    audit: AuditLog | None
 
 
 async def _settings(request: Request) -> Settings:
@@ -39,23 +48,98 @@ async def _request_id(request: Request) -> str:
     return request.state.request_id  # type: ignore[no-any-return]
 
 
-async def authenticate(request: Request) -> None:
-    """Lets a request pass if it bears one of the keys, or if none are configured.
+async def authenticate(request: Request) -> Key | None:
+    """The key that a request bears; nothing if none are configured.
 
     Raises:
         UnauthenticatedError: it has no key, or not one of ours.
     """
-    keys: KeysFile | None = request.state.keys
+    keys: Keyring | None = request.state.keys
     if keys is None:
-        return
+        return None
     scheme, _, token = request.headers.get("authorization", "").partition(" ")
     secret = token.strip() if scheme.lower() == BEARER else request.headers.get("x-api-key", "")
     if not secret:
         raise UnauthenticatedError("send a key as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'")
-    structlog.contextvars.bind_contextvars(key=keys.identify(secret).id)
+    key = keys.identify(secret)
+    structlog.contextvars.bind_contextvars(key=key.id)
+    return key
+
+
+async def authenticate_admin(key: Annotated[Key | None, Depends(authenticate)]) -> None:
+    """Lets a request pass if it bears an admin key.
+
+    Raises:
+        ForbiddenError: its key is none, or no keys are configured.
+    """
+    if key is None or not key.admin:
+        raise ForbiddenError("this needs a key made with 'purigate keys new --admin'")
+
+
+async def _keyring(request: Request) -> Keyring | None:
+    return request.state.keys  # type: ignore[no-any-return]
+
+
+async def _body(request: Request) -> AsyncIterator[Body]:
+    bodies: Bodies = request.state.bodies
+    with bodies.open() as body:
+        yield body
+
+
+async def _audit(request: Request) -> AuditLog | None:
+    return request.state.audit  # type: ignore[no-any-return]
+
+
+class Quota:
+    """The quota of whoever sends a request; it leaves what is left where the middleware finds it for the answer.
+
+    Args:
+        request: of which the answer will tell.
+        key: of whoever sent it.
+    """
+
+    def __init__(self, request: Request, key: Key | None) -> None:
+        self._state = request.state
+        self._key = key
+
+    def refuse_if_spent(self) -> None:
+        """Spares the reading of a body whose images the quota cannot allow.
+
+        Raises:
+            QuotaExceededError: it is known to be used up.
+        """
+        if self._key:
+            self._settle(self._state.quotas.refuse_if_spent(self._key), 1)
+
+    async def take(self, images: int) -> None:
+        """Counts `images` against the quota.
+
+        Raises:
+            QuotaExceededError: they are too many.
+            QuotaStoreError: they cannot be counted.
+        """
+        if self._key:
+            self._settle(await self._state.quotas.take(self._key, images), images)
+
+    def _settle(self, allowance: Allowance | None, images: int) -> None:
+        if allowance is None:
+            return
+        self._state.allowance = allowance
+        if not allowance.granted:
+            self._state.metrics.queries.labels(outcome="rejected").inc(images)
+        allowance.require()
+
+
+async def _quota(request: Request, key: Annotated[Key | None, Depends(authenticate)]) -> Quota:
+    return Quota(request, key)
 
 
 SettingsDependency = Annotated[Settings, Depends(_settings)]
 MetricsDependency = Annotated[Metrics, Depends(_metrics)]
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
+KeyDependency = Annotated[Key | None, Depends(authenticate)]
+AuditDependency = Annotated[AuditLog | None, Depends(_audit)]
+BodyDependency = Annotated[Body, Depends(_body)]
+KeyringDependency = Annotated[Keyring | None, Depends(_keyring)]
+QuotaDependency = Annotated[Quota, Depends(_quota)]
 RequestId = Annotated[str, Depends(_request_id)]

@@ -1,11 +1,14 @@
 """The engine: the one place of the service that touches torch. It owns the device, the defense and the classifier."""
 
+import itertools
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
+import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -16,10 +19,13 @@ from models.preprocessing import Pixels
 from service.metrics import Metrics
 from service.randomness import Randomness
 
+log = structlog.get_logger()
+
 Scores = NDArray[np.float32]
 """`(classes,)` float32: the probability of each class."""
 
 PIXEL_MAX = 255
+SMALLEST_POOL = 2
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -27,26 +33,49 @@ class DeviceMissingError(Exception):
     """The device that is asked for does not exist."""
 
 
+class PoolExhaustedError(Exception):
+    """Too few purifiers are left for a draw between them to mean anything."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the engine says of one image.
+
+    Attributes:
+        scores: of every class.
+        draw: the number in the bundle of the purifier of each patch, such as `3.0.11.7`; empty without a defense.
+    """
+
+    scores: Scores
+    draw: str = ""
+
+
 class Engine(Protocol):
     """What the service needs of an engine; tests bring small ones of their own.
 
     Attributes:
         manifest: of the bundle that is served.
-        purifiers: the names of the purifiers that queries go through.
         device: in words.
         precision: of the networks' arithmetic.
     """
 
     manifest: Manifest
-    purifiers: tuple[str, ...]
     device: str
     precision: str
+
+    @property
+    def purifiers(self) -> tuple[str, ...]:
+        """The names of the purifiers that queries go through now."""
 
     def warm_up(self) -> None:
         """Runs everything once, so that the first query is as fast as the last; raises if anything fails."""
 
-    def classify(self, images: Sequence[Pixels]) -> list[Scores]:
-        """The scores of each image, in order."""
+    def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
+        """What it says of each image, in order.
+
+        Raises:
+            PoolExhaustedError: it never will again.
+        """
 
 
 class TorchEngine:
@@ -60,6 +89,7 @@ class TorchEngine:
         max_batch: the largest batch that will come.
         randomness: of the defense's draws.
         metrics: where times and draws are counted.
+        shadow: answer undefended, and only count what the defense would have changed.
     """
 
     def __init__(
@@ -71,6 +101,8 @@ class TorchEngine:
         max_batch: int,
         randomness: Randomness,
         metrics: Metrics,
+        *,
+        shadow: bool = False,
     ) -> None:
         self.manifest = bundle.manifest
         self.device = _describe(device)
@@ -79,53 +111,135 @@ class TorchEngine:
         self._max_batch = max_batch
         self._randomness = randomness
         self._metrics = metrics
+        self._shadow = shadow
         self._classifier = _placed(bundle.classifier, device)
         self._defense = _placed(build_defense(defense, bundle), device)
-        self.purifiers = self._defense.purifiers
+        self._numbers = {name: number for number, name in enumerate(self.purifiers)}
         for name in self.purifiers:
             metrics.purifier_selected.labels(purifier=name)
+            metrics.purifiers_removed.labels(purifier=name)
+
+    @property
+    def purifiers(self) -> tuple[str, ...]:
+        """The names of the purifiers that are in the pool now."""
+        return self._defense.purifiers
 
     def warm_up(self) -> None:
         """Sends the smallest and the largest batch through every purifier and the classifier."""
         size = self.manifest.preprocessing
         for count in (1, self._max_batch):
-            pixels = np.zeros((count, size.height, size.width, 3), np.uint8)
-            draws = self._draw(count)
+            images = [np.zeros((size.height, size.width, 3), np.uint8)] * count
+            draws = self._draw(images)
             for index in range(max(1, len(self.purifiers))):
-                scores = self._infer(pixels, torch.full_like(draws, index), record=False)
+                scores = self._infer(images, torch.full_like(draws, index), record=False)
                 if not np.isfinite(scores).all():
                     raise FloatingPointError("the networks give no finite scores in the warm-up")
 
-    def classify(self, images: Sequence[Pixels]) -> list[Scores]:
-        """The scores of each image under fresh draws; images are `(height, width, 3)` uint8 of the bundle's size."""
-        draws = self._draw(len(images))
-        scores = self._infer(np.stack(images), draws, record=True)
+    def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
+        """What it says of each image; images are `(height, width, 3)` uint8 of the bundle's size.
+
+        A batch that does not fit the device is tried once more in two halves. A purifier that gives no numbers is taken
+        out of the pool, and the queries that met it draw again.
+
+        Raises:
+            PoolExhaustedError: fewer than two purifiers are left.
+        """
+        try:
+            return self._predict(images)
+        except torch.OutOfMemoryError:
+            log.warning("device_out_of_memory", queries=len(images))
+            self._metrics.out_of_memory.inc()
+        # Only here is the exception gone, and with it the frames that held the batch in the device's memory.
+        torch.cuda.empty_cache()
+        middle = (len(images) + 1) // 2
+        halves = (images[:middle], images[middle:])
+        return [prediction for half in halves if half for prediction in self._predict(half)]
+
+    def _predict(self, images: Sequence[Pixels]) -> list[Prediction]:
+        predictions = self._defended(images)
         self._metrics.batch_size.observe(len(images))
+        if not self._shadow:
+            return predictions
+        undefended = self._infer(images, None, record=True)
+        defended = np.stack([one.scores for one in predictions])
+        changed = np.argmax(undefended, axis=1) != np.argmax(defended, axis=1)
+        self._metrics.prediction_changed.inc(int(np.count_nonzero(changed)))
+        return [replace(one, scores=scores) for one, scores in zip(predictions, undefended, strict=True)]
+
+    def _defended(self, images: Sequence[Pixels]) -> list[Prediction]:
+        draws = self._draw(images)
+        scores = self._infer(images, draws, record=True)
+        self._count(draws)
+        predictions = [Prediction(one, self._name(draw)) for one, draw in zip(scores, draws, strict=True)]
+        failed = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
+        if failed and self._remove_failing([images[index] for index in failed], draws[failed]):
+            again = self._defended([images[index] for index in failed])
+            for index, prediction in zip(failed, again, strict=True):
+                predictions[index] = prediction
+        return predictions
+
+    def _remove_failing(self, images: Sequence[Pixels], draws: Tensor) -> bool:
+        """Takes out every purifier that was drawn for one of the images and gives no numbers; says if there was one.
+
+        Raises:
+            PoolExhaustedError: fewer than two are left.
+        """
+        names = [self.purifiers[index] for index in sorted(set(draws.flatten().tolist()))] if self.purifiers else []
+        failing = [name for name in names if self._fails(name, images, draws)]
+        for name in failing:
+            log.error("purifier_removed", purifier=name, left=len(self.purifiers) - 1)
+            self._metrics.purifiers_removed.labels(purifier=name).inc()
+            if len(self.purifiers) <= SMALLEST_POOL:
+                raise PoolExhaustedError(f"{name} gives no numbers and fewer than {SMALLEST_POOL} others are left")
+            self._defense = self._defense.without(name)
+        return bool(failing)
+
+    @torch.inference_mode()
+    def _fails(self, name: str, images: Sequence[Pixels], draws: Tensor) -> bool:
+        index = self.purifiers.index(name)
+        with self._arithmetic():
+            purified = self._defense(self._on_device(images), torch.full_like(draws, index))
+        return not bool(purified.isfinite().all())
+
+    def _count(self, draws: Tensor) -> None:
         if self.purifiers:
             counts = torch.bincount(draws.flatten(), minlength=len(self.purifiers)).tolist()
             for name, count in zip(self.purifiers, counts, strict=True):
                 self._metrics.purifier_selected.labels(purifier=name).inc(count)
-        return list(scores)
 
-    def _draw(self, count: int) -> Tensor:
+    def _name(self, draw: Tensor) -> str:
+        return ".".join(str(self._numbers[self.purifiers[index]]) for index in draw.tolist())
+
+    def _draw(self, images: Sequence[Pixels]) -> Tensor:
+        turns = itertools.count()
+
         def random_bytes(columns: int) -> Tensor:
-            drawn = bytearray(self._randomness(count * columns))
-            return torch.frombuffer(drawn, dtype=torch.uint8).view(count, columns) if drawn else torch.empty(count, 0)
+            drawn = bytearray(self._randomness(images, columns, next(turns)))
+            rows = (len(images), columns)
+            return torch.frombuffer(drawn, dtype=torch.uint8).view(rows) if drawn else torch.empty(rows)
 
         return self._defense.draw(random_bytes)
 
     @torch.inference_mode()
-    def _infer(self, pixels: NDArray[np.uint8], draws: Tensor, *, record: bool) -> NDArray[np.float32]:
-        count = len(pixels) if record else 0
-        images = torch.from_numpy(pixels).to(self._target).permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
-        reduced = self.precision == "bfloat16"
-        with torch.autocast(self._target.type, torch.bfloat16, enabled=reduced):
-            with self._stage("purify", count):
-                purified = self._defense(images, draws)
+    def _infer(self, images: Sequence[Pixels], draws: Tensor | None, *, record: bool) -> NDArray[np.float32]:
+        """Scores `(N, classes)`; undefended without draws."""
+        count = len(images) if record else 0
+        seen = self._on_device(images)
+        with self._arithmetic():
+            if draws is not None:
+                with self._stage("purify", count):
+                    seen = self._defense(seen, draws)
             with self._stage("classify", count):
-                logits = self._classifier(purified)
+                logits = self._classifier(seen)
         scores: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
         return scores
+
+    def _on_device(self, images: Sequence[Pixels]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(images)).to(self._target)
+        return pixels.permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
+
+    def _arithmetic(self) -> torch.autocast:
+        return torch.autocast(self._target.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     @contextmanager
     def _stage(self, stage: str, queries: int) -> Iterator[None]:

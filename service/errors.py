@@ -32,6 +32,18 @@ class UnauthenticatedError(GatewayError):
     """No key, or not one of ours."""
 
 
+class ForbiddenError(GatewayError):
+    """The key is one of ours, and may not do this."""
+
+
+class ReloadRunningError(GatewayError):
+    """A bundle is being loaded already."""
+
+
+class BundleRefusedError(GatewayError):
+    """The new bundle cannot be served; the old one is."""
+
+
 class BodyTimeoutError(GatewayError):
     """The body did not arrive in time."""
 
@@ -54,6 +66,14 @@ class TooManyPixelsError(GatewayError):
 
 class InvalidParameterError(GatewayError):
     """A parameter has a value that is not allowed."""
+
+
+class QuotaExceededError(RetryableError):
+    """The holder of the key has asked about as many images as it may."""
+
+
+class QuotaStoreError(RetryableError):
+    """The store of the quotas is away, and without it nobody with a quota is served."""
 
 
 class QueueFullError(RetryableError):
@@ -90,6 +110,9 @@ class Problem:
 PROBLEMS: dict[type[GatewayError], Problem] = {
     MalformedRequestError: Problem("malformed-request", HTTPStatus.BAD_REQUEST, "Malformed request"),
     UnauthenticatedError: Problem("unauthenticated", HTTPStatus.UNAUTHORIZED, "No valid key"),
+    ForbiddenError: Problem("forbidden", HTTPStatus.FORBIDDEN, "Not an admin key"),
+    ReloadRunningError: Problem("reload-running", HTTPStatus.CONFLICT, "Reload running"),
+    BundleRefusedError: Problem("bundle-refused", HTTPStatus.UNPROCESSABLE_ENTITY, "Bundle refused"),
     BodyTimeoutError: Problem("body-timeout", HTTPStatus.REQUEST_TIMEOUT, "Body too slow"),
     BodyTooLargeError: Problem("body-too-large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Body too large"),
     UnsupportedImageTypeError: Problem(
@@ -98,10 +121,14 @@ PROBLEMS: dict[type[GatewayError], Problem] = {
     UndecodableImageError: Problem("undecodable-image", HTTPStatus.UNPROCESSABLE_ENTITY, "Undecodable image"),
     TooManyPixelsError: Problem("too-many-pixels", HTTPStatus.UNPROCESSABLE_ENTITY, "Too many pixels"),
     InvalidParameterError: Problem("invalid-parameter", HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid parameter"),
+    QuotaExceededError: Problem("quota-exceeded", HTTPStatus.TOO_MANY_REQUESTS, "Over quota"),
+    QuotaStoreError: Problem("quota-unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "Quotas unavailable"),
     QueueFullError: Problem("queue-full", HTTPStatus.SERVICE_UNAVAILABLE, "Too busy"),
     NotReadyError: Problem("not-ready", HTTPStatus.SERVICE_UNAVAILABLE, "Not ready"),
     DeviceFaultError: Problem("device-fault", HTTPStatus.SERVICE_UNAVAILABLE, "Device fault"),
     DeadlinePassedError: Problem("deadline-passed", HTTPStatus.GATEWAY_TIMEOUT, "Deadline passed"),
 }
 
+TOO_MANY_CONNECTIONS = Problem("too-many-connections", HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections")
+HEAD_TOO_LARGE = Problem("head-too-large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "Head too large")
 INTERNAL = Problem("internal", HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error")

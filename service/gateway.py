@@ -5,24 +5,26 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from itertools import chain, repeat
+from dataclasses import dataclass
 
 import numpy as np
 import structlog
 
+from models.bundle import Manifest
 from models.preprocessing import Pixels
-from service.batcher import Batcher
-from service.engine import Engine, Scores
+from service.engine import Engine, Prediction
 from service.errors import (
+    BundleRefusedError,
     DeadlinePassedError,
     DeviceFaultError,
     NotReadyError,
     QueueFullError,
+    ReloadRunningError,
     TooManyPixelsError,
     UndecodableImageError,
     UnsupportedImageTypeError,
 )
-from service.images import ImageDecoder
+from service.lane import Health, Lane
 from service.metrics import Metrics
 from service.readiness import RETRY_AFTER_SECONDS, Readiness
 from service.settings import Settings
@@ -40,7 +42,21 @@ OUTCOMES: dict[type[BaseException], str] = {
 }
 ANSWERED = "answered"
 FAILED = "failed"
-RECOVERY_PAUSES_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 30)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What came of the images of one request.
+
+    Attributes:
+        manifest: of the bundle that answered.
+        images: as the classifier saw them before any defense, in order.
+        predictions: of each.
+    """
+
+    manifest: Manifest
+    images: list[Pixels]
+    predictions: list[Prediction]
 
 
 class Gateway:
@@ -48,32 +64,43 @@ class Gateway:
 
     Args:
         settings: of the service.
-        engine: what purifies and classifies.
+        engine: what purifies and classifies at first.
+        load: makes the engine of a bundle that may have changed.
         metrics: where outcomes and times are counted.
-        on_dead: called if the warm-up fails, since nothing can then be served.
+        on_dead: called if the engine is beyond recovery, since nothing can then be served.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics, on_dead: Callable[[], None]) -> None:
-        self.engine = engine
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        load: Callable[[], Engine],
+        metrics: Metrics,
+        on_dead: Callable[[], None],
+    ) -> None:
         self.readiness = Readiness(metrics)
+        self._settings = settings
+        self._load = load
         self._metrics = metrics
         self._deadline_seconds = settings.request_deadline_ms / 1000
         self._drain_seconds = settings.drain_timeout_ms / 1000
-        self._capacity = settings.queue_capacity
         self._on_dead = on_dead
-        self._decoder = ImageDecoder(engine.manifest.preprocessing, settings.max_pixels)
+        self._lane = self._make_lane(engine)
+        self._replaced: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._decoding = 0
-        self._faulted = False
         self._drained_by: float | None = None
-        waited = metrics.stage_duration.labels(stage="queue").observe
-        self._batcher: Batcher[Pixels, Scores] = Batcher(
-            self._run_engine, settings.max_batch, settings.queue_capacity, on_wait=waited
-        )
         metrics.queue_capacity.set(settings.queue_capacity)
-        metrics.queue_depth.set_function(lambda: self._batcher.depth)
+        metrics.queue_depth.set_function(lambda: self._lane.depth)
         for outcome in {ANSWERED, FAILED, *OUTCOMES.values()}:
             metrics.queries.labels(outcome=outcome)
+        self._describe()
+
+    @property
+    def engine(self) -> Engine:
+        """What answers now."""
+        return self._lane.engine
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -81,10 +108,10 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
             stack.enter_context(self._decoders)
-            self._batcher.start()
-            stack.push_async_callback(self._close_batcher)
-            self._upkeep = asyncio.create_task(self._warm_up())
-            stack.callback(self._stop_upkeep)
+            self._lane.start()
+            stack.push_async_callback(self._close_lanes)
+            warming_up = asyncio.create_task(self._warm_up())
+            stack.callback(warming_up.cancel)
             stack.callback(self.drain)
             yield
 
@@ -98,20 +125,21 @@ class Gateway:
         """The same from a signal handler, which must not wait for a lock that the interrupted code may hold."""
         self._loop.call_soon_threadsafe(self.drain)
 
-    def refuse_unless_ready(self) -> None:
-        """Spares the reading of a body that would not be answered; such a request counts as one rejected query.
+    def refuse_unless_open(self, images: int = 1) -> None:
+        """Spares the reading of a body, or the counting of its images, that would not be answered; counts the refusal.
 
         Raises:
             NotReadyError: the service is loading, draining or recovering.
+            QueueFullError: the images would not fit the queue.
         """
         try:
-            self.readiness.require()
-        except NotReadyError:
-            self._metrics.queries.labels(outcome=OUTCOMES[NotReadyError]).inc()
+            self._admit(images)
+        except (NotReadyError, QueueFullError):
+            self._metrics.queries.labels(outcome="rejected").inc(images)
             raise
 
-    async def classify(self, contents: Sequence[bytes]) -> list[Scores]:
-        """The scores of each image, in order; all of them or an error.
+    async def classify(self, contents: Sequence[bytes]) -> Answers:
+        """What the service says of each image, in order; of all of them or an error.
 
         Cancelling the call drops its queries, unless the device has them already.
 
@@ -132,31 +160,95 @@ class Gateway:
         finally:
             self._metrics.queries.labels(outcome=outcome).inc(len(contents))
 
-    async def _answer(self, contents: Sequence[bytes]) -> list[Scores]:
+    async def reload(self) -> Manifest:
+        """Loads the bundle anew beside the one that is served, warms it up, and puts it in its place.
+
+        Until then, and if anything is wrong with it, the old one answers. What waits for the old one is answered by it.
+
+        Raises:
+            NotReadyError: the service is loading or draining.
+            ReloadRunningError: another one is under way.
+            BundleRefusedError: the bundle cannot be served; the message says why.
+        """
+        if self._reloading.locked():
+            raise ReloadRunningError("a bundle is being loaded already")
+        if self.readiness.state in {"loading", "draining"}:
+            self.readiness.require()
+        async with self._reloading:
+            try:
+                lane = self._make_lane(await asyncio.to_thread(self._load))
+                await lane.warm_up()
+            except Exception as error:
+                self._metrics.reloads.labels(what="bundle", outcome="failed").inc()
+                log.exception("bundle_not_reloaded")
+                raise BundleRefusedError(f"the bundle cannot be served: {error}") from error
+            self._swap(lane)
+        return lane.engine.manifest
+
+    def _swap(self, lane: Lane) -> None:
+        lane.start()
+        old, self._lane = self._lane, lane
+        closing = asyncio.create_task(old.close(self._drain_seconds))
+        self._replaced.add(closing)
+        closing.add_done_callback(self._replaced.discard)
+        self._describe()
+        self._metrics.reloads.labels(what="bundle", outcome="done").inc()
+        self.readiness.change("ready")
+        manifest = lane.engine.manifest
+        log.info("bundle_reloaded", bundle=manifest.name, version=manifest.version)
+
+    def _describe(self) -> None:
+        manifest = self.engine.manifest
+        labels = {"name": manifest.name, "version": manifest.version, "defense": self._settings.defense}
+        self._metrics.bundle.info(labels)
+
+    def _make_lane(self, engine: Engine) -> Lane:
+        return Lane(self._settings, engine, self._metrics, self._changed)
+
+    def _changed(self, lane: Lane, health: Health) -> None:
+        if lane is not self._lane:
+            return
+        if health == "dead":
+            self.readiness.change("fault")
+            self._on_dead()
+        else:
+            self.readiness.change(health)
+
+    def _admit(self, images: int) -> None:
         self.readiness.require()
-        if self._batcher.depth + self._decoding + len(contents) > self._capacity:
-            raise QueueFullError("too many queries wait", self._batcher.backlog_seconds())
+        if self._lane.depth + self._decoding + images > self._settings.queue_capacity:
+            raise QueueFullError("too many queries wait", self._lane.backlog_seconds())
+
+    async def _answer(self, contents: Sequence[bytes]) -> Answers:
+        self._admit(len(contents))
         deadline = time.monotonic() + self._deadline_seconds
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                pixels = await self._decode(contents)
-                futures = self._batcher.submit(pixels, deadline)
-                try:
-                    scores = list(await asyncio.gather(*map(asyncio.wrap_future, futures)))
-                finally:
-                    for future in futures:
-                        future.cancel()
+                answers = await self._ask(contents, deadline)
         except TimeoutError as error:
             raise DeadlinePassedError(f"no answer within {self._deadline_seconds:g} s") from error
-        if not np.isfinite(scores).all():
+        if not np.isfinite([one.scores for one in answers.predictions]).all():
             log.error("scores_not_finite", queries=len(contents))
             raise DeviceFaultError("the networks gave no finite scores for this query", RETRY_AFTER_SECONDS)
-        return scores
+        return answers
 
-    async def _decode(self, contents: Sequence[bytes]) -> list[Pixels]:
+    async def _ask(self, contents: Sequence[bytes], deadline: float) -> Answers:
+        lane = self._lane
+        images = await self._decode(lane, contents)
+        if lane is not self._lane:  # a new bundle came meanwhile, and it may want another size
+            return await self._ask(contents, deadline)
+        futures = lane.submit(images, deadline)
+        try:
+            predictions = await asyncio.gather(*map(asyncio.wrap_future, futures))
+        finally:
+            for future in futures:
+                future.cancel()
+        return Answers(lane.engine.manifest, images, predictions)
+
+    async def _decode(self, lane: Lane, contents: Sequence[bytes]) -> list[Pixels]:
         begin = time.perf_counter()
         self._decoding += len(contents)
-        decoding = [self._loop.run_in_executor(self._decoders, self._decoder.decode, one) for one in contents]
+        decoding = [self._loop.run_in_executor(self._decoders, lane.decoder.decode, one) for one in contents]
         try:
             pixels = list(await asyncio.gather(*decoding))
         finally:
@@ -168,53 +260,18 @@ class Gateway:
             self._metrics.stage_duration.labels(stage="decode").observe(seconds)
         return pixels
 
-    def _run_engine(self, images: list[Pixels]) -> list[Scores]:
-        """Called by the batcher, in its thread; after a fault nothing more goes to the device until it is recovered."""
-        if self._faulted:
-            raise DeviceFaultError("the device failed before this query", RETRY_AFTER_SECONDS)
-        try:
-            return self.engine.classify(images)
-        except Exception as error:
-            log.exception("device_fault", queries=len(images))
-            self._faulted = True
-            self._loop.call_soon_threadsafe(self._start_recovery)
-            raise DeviceFaultError("the device failed on this query", RETRY_AFTER_SECONDS) from error
-
     async def _warm_up(self) -> None:
         begin = time.perf_counter()
         try:
-            await asyncio.to_thread(self.engine.warm_up)
+            await self._lane.warm_up()
         except Exception:
             log.exception("warm_up_failed")
-            self.readiness.change("fault")
-            self._on_dead()
+            self._changed(self._lane, "dead")
             return
         self.readiness.change("ready")
         log.info("ready", warm_up_seconds=round(time.perf_counter() - begin, 3))
 
-    async def _close_batcher(self) -> None:
+    async def _close_lanes(self) -> None:
         """Waits for what is left of the time to drain, of which the server may have used some."""
-        left = (self._drained_by or 0) - time.monotonic()
-        await asyncio.to_thread(self._batcher.close, max(0, left))
-
-    def _stop_upkeep(self) -> None:
-        self._upkeep.cancel()
-
-    def _start_recovery(self) -> None:
-        self.readiness.change("fault")
-        if self._upkeep.done() and self.readiness.state != "draining":
-            self._upkeep = asyncio.create_task(self._recover())
-
-    async def _recover(self) -> None:
-        """After a fault: repeats the warm-up until it passes, ever more patiently."""
-        for pause in chain(RECOVERY_PAUSES_SECONDS, repeat(RECOVERY_PAUSES_SECONDS[-1])):
-            await asyncio.sleep(pause)
-            try:
-                await asyncio.to_thread(self.engine.warm_up)
-            except Exception:
-                log.exception("recovery_failed")
-            else:
-                self._faulted = False
-                self.readiness.change("ready")
-                log.info("recovered")
-                return
+        left = max(0, (self._drained_by or 0) - time.monotonic())
+        await asyncio.gather(self._lane.close(left), *self._replaced)

@@ -1,8 +1,10 @@
 """What happens around every request: its id, its log line, its metrics, and an answer even if everything fails."""
 
+import asyncio
 import re
 import time
 import uuid
+from contextlib import suppress
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,6 +21,7 @@ SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 UNMATCHED = "unmatched"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CLIENT_LEFT = 499
+LINGER_SECONDS = 1.0
 QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 
 
@@ -43,24 +46,30 @@ class RequestMiddleware:
         scope.setdefault("state", {})["request_id"] = request_id
         begin = time.perf_counter()
         status = CLIENT_LEFT
+        reading = Reading(scope, receive)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[HEADER] = request_id
-            await send(message)
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = request_id
+                if reading.unfinished:  # nobody will read the rest, so the next request could not be told from it
+                    headers["Connection"] = "close"
+                if allowance := scope["state"].get("allowance"):
+                    headers.update(allowance.headers())
+            await reading.finish(message, send)
 
         structlog.contextvars.clear_contextvars()  # a pipelined request starts in the context of the one before it
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self.app(scope, receive, send_with_id)
+                await self.app(scope, reading, send_with_id)
             except ClientDisconnect:
                 pass
             except Exception:
                 log.exception("internal_error")
                 if status == CLIENT_LEFT:
-                    await internal_error(request_id)(scope, receive, send_with_id)
+                    await internal_error(request_id)(scope, reading, send_with_id)
             finally:
                 self._record(scope, status, time.perf_counter() - begin)
 
@@ -71,6 +80,41 @@ class RequestMiddleware:
         self.metrics.http_request_duration.labels(route=route).observe(seconds)
         if route not in QUIET_ROUTES:
             log.info("request", method=method, route=route, status=status, seconds=round(seconds, 4))
+
+
+class Reading:
+    """Receives for the app, and knows how far it got.
+
+    Attributes:
+        unfinished: whether the request has a body of which some was not received.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        headers = Headers(scope=scope)
+        self.unfinished = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        """The next message."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self.unfinished = False
+        return message
+
+    async def finish(self, message: Message, send: Send) -> None:
+        """Sends `message`; before the connection is closed on a body that nobody wants, reads on for a moment.
+
+        Closed at once, the connection would be reset under a client that still sends, and the answer be lost with it.
+        """
+        if not self.unfinished or message["type"] != "http.response.body" or message.get("more_body", False):
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while self.unfinished:
+                    await self()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def request_id_of(headers: Headers) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from models.bundle import read_bundle
 from service.engine import TorchEngine, choose_device, choose_precision
 from service.metrics import Metrics
-from service.randomness import system_randomness
+from service.randomness import choose_randomness, fresh
 from service.settings import Settings
 
 
@@ -15,11 +15,21 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
     Raises:
         models.bundle.BundleError: the bundle cannot be served.
         DeviceMissingError: the device does not exist.
+        service.randomness.SecretError: the secret of sticky draws cannot be read.
     """
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     bundle = read_bundle(settings.bundle)
-    return TorchEngine(bundle, settings.defense, device, precision, settings.max_batch, system_randomness, metrics)
+    return TorchEngine(
+        bundle,
+        settings.defense,
+        device,
+        precision,
+        settings.max_batch,
+        choose_randomness(settings),
+        metrics,
+        shadow=settings.shadow,
+    )
 
 
 def check_bundle(folder: Path) -> TorchEngine:
@@ -35,7 +45,7 @@ def check_bundle(folder: Path) -> TorchEngine:
         device=choose_device("cpu"),
         precision="float32",
         max_batch=1,
-        randomness=system_randomness,
+        randomness=fresh,
         metrics=Metrics(),
     )
     engine.warm_up()

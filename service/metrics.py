@@ -1,7 +1,7 @@
 """Every metric of the service, by name; what records them lies where the thing happens.
 
-Labels are few and bounded: route templates, status codes, names from the bundle or from a table; never a path, a key or
-anything else that a client chooses.
+Labels are few and bounded: route templates, status codes, names from the bundle, from the keys file or from a table;
+never a path, a key or anything else that a client chooses.
 """
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -35,9 +35,21 @@ class Metrics:
         )
         self.queue_depth = self._gauge("queue_depth", "Queries that wait for the device.")
         self.queue_capacity = self._gauge("queue_capacity", "Most queries that may wait; a setting.")
+        self.waiting_bytes = self._gauge("waiting_bytes", "Bytes of bodies that are read or await their answer.")
         self.rejected = self._counter("rejected", "Requests refused.", "reason")
         self.cancelled = self._counter("cancelled", "Queries dropped because their client left.")
         self.purifier_selected = self._counter("purifier_selected", "Patches purified.", "purifier")
+        self.purifiers_removed = self._counter(
+            "purifiers_removed", "Purifiers taken out of the pool because they gave no numbers.", "purifier"
+        )
+        self.out_of_memory = self._counter("out_of_memory", "Batches that did not fit the device and were halved.")
+        self.prediction_changed = self._counter(
+            "prediction_changed", "In shadow mode: queries whose label the defense would have changed."
+        )
+        self.key_queries = self._counter("key_queries", "Images counted against the quota of a key.", "key", "outcome")
+        self.quota_store_degraded = self._gauge("quota_store_degraded", "1 while the shared store of quotas is away.")
+        self.audit_lines_lost = self._counter("audit_lines_lost", "Lines of the audit log that were not written.")
+        self.reloads = self._counter("reloads", "Keys and bundles that were loaded anew.", "what", "outcome")
         self.ready = self._gauge("ready", "1 if queries are served now, else 0.")
         self.build = Info(f"{PREFIX}_build", "What runs.", registry=self.registry)
         self.bundle = Info(f"{PREFIX}_bundle", "What is served.", registry=self.registry)

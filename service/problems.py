@@ -37,10 +37,10 @@ def internal_error(request_id: str) -> Response:
     return problem_response(INTERNAL, "the service failed on this request", request_id)
 
 
-def problem_responses() -> dict[int | str, dict[str, Any]]:
-    """The problems of the table, for the OpenAPI document."""
+def problem_responses(*errors: type[GatewayError]) -> dict[int | str, dict[str, Any]]:
+    """How `errors`, and one that nobody foresaw, are answered, for the OpenAPI document."""
     documented: dict[int | str, dict[str, Any]] = {}
-    for problem in (*PROBLEMS.values(), INTERNAL):
+    for problem in (*(PROBLEMS[error] for error in errors), INTERNAL):
         titles = documented.setdefault(int(problem.status), {"titles": []})["titles"]
         titles.append(problem.title)
     schema = ProblemAnswer.model_json_schema()

@@ -4,6 +4,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Output = Literal["scores", "top_k", "rounded", "label"]
+"""What of the scores a client is told; `service.policy` says what each means."""
+
 
 class WireModel(BaseModel):
     """A part of an answer."""
@@ -31,7 +34,7 @@ class Classification(WireModel):
 
     label: str = Field(examples=["cat"])
     index: int = Field(ge=0, examples=[3])
-    scores: list[Score]
+    scores: list[Score] | None = Field(description="Best first; absent under a policy that tells the label alone.")
 
 
 class Answer(WireModel):

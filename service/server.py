@@ -1,6 +1,11 @@
 """The process: uvicorn, and what happens at its start and its end."""
 
+import asyncio
 import ipaddress
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import structlog
@@ -8,15 +13,19 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.app import create_app
+from service.dependencies import State
 from service.engine import Engine
+from service.errors import GatewayError
 from service.gateway import Gateway
 from service.keys import KeysFile
 from service.loading import load_engine
 from service.metrics import Metrics
+from service.protocol import ConnectionLimits, GuardedProtocol
 from service.settings import Settings
 
 log = structlog.get_logger()
 
+MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_SECONDS = 75
 """Longer than a load balancer keeps an idle connection, which is 60 s for most, or it would send into a closed one."""
 
@@ -28,20 +37,40 @@ class ExposedError(Exception):
 class Server(uvicorn.Server):
     """Drains before it stops: on the first signal new queries are refused, and those accepted are still answered."""
 
-    def __init__(self, settings: Settings, engine: Engine, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, metrics: Metrics, load: Callable[[], Engine] | None = None
+    ) -> None:
         self.dead = False
-        self._gateway: Gateway | None = None
-        app = create_app(settings, engine=engine, metrics=metrics, on_open=self._opened, on_dead=self._died)
-        super().__init__(_config(app, settings))
+        self._state: State | None = None
+        self._reloads: set[asyncio.Task[None]] = set()
+        app = create_app(settings, engine=engine, load=load, metrics=metrics, on_open=self._opened, on_dead=self._died)
+        super().__init__(_config(app, settings, metrics))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by uvicorn on SIGINT and SIGTERM."""
-        if self._gateway:
-            self._gateway.drain_soon()
+        if self._state:
+            self._state["gateway"].drain_soon()
         super().handle_exit(sig, frame)
 
-    def _opened(self, gateway: Gateway) -> None:
-        self._gateway = gateway
+    def reload(self) -> None:
+        """Called on SIGHUP: reads the keys again, and begins to load the bundle again."""
+        if self._state:
+            if keys := self._state["keys"]:
+                keys.reload()
+            reload = asyncio.create_task(self._reload_bundle(self._state["gateway"]))
+            self._reloads.add(reload)
+            reload.add_done_callback(self._reloads.discard)
+
+    async def _reload_bundle(self, gateway: Gateway) -> None:
+        try:
+            await gateway.reload()
+        except GatewayError as error:
+            log.warning("reload_refused", reason=str(error))
+
+    def _opened(self, state: State) -> None:
+        self._state = state
+        if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
 
     def _died(self) -> None:
         self.dead = True
@@ -56,6 +85,7 @@ def run(settings: Settings) -> int:
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
         service.engine.DeviceMissingError: the device does not exist.
+        service.randomness.SecretError: the secret of sticky draws cannot be read.
     """
     require_safe_address(settings)
     if settings.keys_file:
@@ -91,9 +121,16 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+def _config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Config:
+    limits = ConnectionLimits(
+        connections=settings.max_connections,
+        head_seconds=settings.head_timeout_ms / 1000,
+        head_bytes=MAX_HEAD_BYTES,
+        metrics=metrics,
+    )
     return uvicorn.Config(
         app,
+        http=partial(GuardedProtocol, limits=limits),  # type: ignore[arg-type]  # it is only called
         host=settings.host,
         port=settings.port,
         log_config=None,

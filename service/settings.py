@@ -5,12 +5,15 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.defenses import DEFENSES
+from service.schemas import Output
 
 MEBIBYTE = 1024 * 1024
+MIN_SECRET_LENGTH = 32
+QuotaFallback = Literal["local", "deny"]
 ENVIRONMENT_PREFIX = "PURIGATE_"
 
 
@@ -46,7 +49,30 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     keys_file: Path | None = Field(None, description="File of API keys; without one nobody is asked for a key.")
+    redis_url: SecretStr | None = Field(
+        None, description="Redis that counts quotas for all replicas; without one each process counts for itself."
+    )
+    redis_timeout_ms: PositiveInt = Field(250, description="Redis that answers later than this counts as gone.")
+    quota_fallback: QuotaFallback = Field(
+        "local", description="While Redis is gone: `local`, each process counts for itself, or `deny`, answers 503."
+    )
+    audit_file: Path | None = Field(None, description="File of the audit log, one JSON line a query; none by default.")
+    audit_max_bytes: PositiveInt = Field(100 * MEBIBYTE, description="Size at which the audit file is rotated.")
+    audit_backups: PositiveInt = Field(9, description="Rotated audit files that are kept.")
     insecure: bool = Field(False, description="Serve an address that is not loopback although no key is configured.")
+    output: Output = Field(
+        "scores", description="What of the scores clients are told where no keys are configured; a key says it itself."
+    )
+    randomness: Literal["fresh", "sticky"] = Field(
+        "fresh", description="`fresh`: every query draws anew; `sticky`: the very same image always draws the same."
+    )
+    sticky_secret: SecretStr | None = Field(
+        None, min_length=MIN_SECRET_LENGTH, description="Secret of `sticky`, the same for all replicas."
+    )
+    sticky_secret_file: Path | None = Field(None, description="File that holds the secret of `sticky` instead.")
+    shadow: bool = Field(
+        False, description="Answer undefended, run the defense beside it, and count how often it changes the label."
+    )
     max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
     queue_capacity: PositiveInt = Field(512, description="Most queries that may wait for the device.")
     request_deadline_ms: PositiveInt = Field(
@@ -55,16 +81,28 @@ class Settings(BaseSettings):
     body_timeout_ms: PositiveInt = Field(
         15_000, description="From the head of a request to the last byte of its body; later it is answered 408."
     )
+    head_timeout_ms: PositiveInt = Field(
+        10_000,
+        description="From a connection, or the first byte of its next request, to the end of the head.",
+    )
     drain_timeout_ms: PositiveInt = Field(
         20_000, description="How long a stop waits for accepted requests before it drops them."
     )
     max_body_bytes: PositiveInt = Field(16 * MEBIBYTE, description="Largest body of a request.")
+    max_waiting_bytes: PositiveInt = Field(
+        256 * MEBIBYTE, description="Most bytes of all bodies that are read or await their answer; above is 503."
+    )
+    max_connections: PositiveInt = Field(
+        2048, description="Most open connections; a new one takes the place of the longest idle one, else it is 503."
+    )
     max_pixels: PositiveInt = Field(36_000_000, description="Most pixels of an image, width times height.")
     max_images_per_request: PositiveInt = Field(32, description="Most images of one `/classify/batch` request.")
     decode_threads: PositiveInt = Field(
         default_factory=lambda: min(8, os.cpu_count() or 1), description="Threads that decode images."
     )
-    default_top_k: PositiveInt = Field(5, description="Scores in an answer where the client does not say.")
+    default_top_k: PositiveInt = Field(
+        5, description="Scores in an answer where the client does not say; the most under `top_k` and `rounded`."
+    )
     device_hour_price_dollars: NonNegativeFloat = Field(
         0.0, description="Price of one hour of the device, for the cost panels; 0 where unknown."
     )
@@ -73,4 +111,17 @@ class Settings(BaseSettings):
     def _largest_request_fits_the_queue(self) -> Self:
         if self.max_images_per_request > self.queue_capacity:
             raise ValueError("max_images_per_request is above queue_capacity: such a request could never be served")
+        return self
+
+    @model_validator(mode="after")
+    def _largest_body_fits_the_memory(self) -> Self:
+        if self.max_body_bytes > self.max_waiting_bytes:
+            raise ValueError("max_body_bytes is above max_waiting_bytes: such a body could never be read")
+        return self
+
+    @model_validator(mode="after")
+    def _sticky_has_one_secret(self) -> Self:
+        secrets = [secret for secret in (self.sticky_secret, self.sticky_secret_file) if secret is not None]
+        if self.randomness == "sticky" and len(secrets) != 1:
+            raise ValueError("sticky randomness needs either sticky_secret or sticky_secret_file")
         return self

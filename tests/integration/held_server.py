@@ -11,7 +11,7 @@ import numpy as np
 
 from models.bundle import read_manifest
 from models.preprocessing import Pixels
-from service.engine import Scores
+from service.engine import Prediction
 from service.logs import configure_logs
 from service.metrics import Metrics
 from service.server import Server
@@ -31,11 +31,11 @@ class HeldEngine:
     def warm_up(self) -> None:
         """Needs none."""
 
-    def classify(self, images: Sequence[Pixels]) -> list[Scores]:
+    def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         sys.stdout.write("busy\n")
         sys.stdout.flush()
         sys.stdin.readline()
-        return [np.full(len(self.manifest.labels), 0.25, np.float32) for _ in images]
+        return [Prediction(np.full(len(self.manifest.labels), 0.25, np.float32)) for _ in images]
 
 
 if __name__ == "__main__":

@@ -1,158 +1,58 @@
 """The process: how it starts, what it writes, and how it ends."""
 
-import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from service.keys import KeysFile
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Launch, Process
+
 PATIENCE_SECONDS = 180
 PURIGATE = str(Path(sys.executable).with_name("purigate"))
 HELD_SERVER = str(Path(__file__).with_name("held_server.py"))
-LISTENING = "Uvicorn running on http://"
 STOPPED_BY_SIGTERM = {0, -signal.SIGTERM}
-
-
-class Process:
-    """A process that runs while tests look at it; whatever it writes is kept."""
-
-    def __init__(self, *command: str) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PURIGATE_")}
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment | {"OMP_NUM_THREADS": "1"},
-        )
-        self.stdout: list[str] = []
-        self.stderr: list[str] = []
-        self._said = threading.Condition()
-        self._silent = False
-        assert self._process.stdout
-        assert self._process.stderr
-        self._readers = [
-            threading.Thread(target=self._read, args=streams)
-            for streams in ((self._process.stdout, self.stdout), (self._process.stderr, self.stderr))
-        ]
-        for reader in self._readers:
-            reader.start()
-
-    def _read(self, stream: IO[str], lines: list[str]) -> None:
-        with stream:
-            for line in stream:
-                with self._said:
-                    lines.append(line.rstrip("\n"))
-                    self._said.notify_all()
-        with self._said:
-            self._silent = True
-            self._said.notify_all()
-
-    def wait_for_line(self, text: str) -> str:
-        """The first line on standard output that holds `text`."""
-
-        def line() -> str | None:
-            return next((one for one in self.stdout if text in one), None)
-
-        with self._said:
-            self._said.wait_for(lambda: self._silent or line(), PATIENCE_SECONDS)
-            found = line()
-        assert found, "\n".join(self.stderr)
-        return found
-
-    def wait_for_port(self) -> int:
-        event = json.loads(self.wait_for_line(LISTENING))["event"]
-        return int(event.removeprefix(LISTENING).split()[0].rpartition(":")[2])
-
-    def wait_for_answer(self, port: int, path: str = "/readyz") -> None:
-        tired = threading.Event()
-        timer = threading.Timer(PATIENCE_SECONDS, tired.set)
-        timer.start()
-        try:
-            while httpx.get(f"http://127.0.0.1:{port}{path}").status_code != 200:
-                assert not tired.wait(0.01)
-        finally:
-            timer.cancel()
-            timer.join()
-
-    def tell(self, line: str) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
-        self._process.send_signal(sig)
-
-    def wait(self) -> int:
-        """Waits until it ends; gives its exit status."""
-        status = self._process.wait(PATIENCE_SECONDS)
-        for reader in self._readers:
-            reader.join()
-        return status
-
-    def close(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self.wait()
-        assert self._process.stdin
-        self._process.stdin.close()
-
-    def log(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.stdout if line != "busy"]
 
 
 @dataclass(frozen=True)
 class Processes:
     """All processes of these tests; they start together, since each takes seconds to import PyTorch."""
 
-    serving: Process
-    held: Process
-    exposed: Process
-    insecure: Process
-    damaged: Process
+    serving: "Process"
+    held: "Process"
+    exposed: "Process"
+    insecure: "Process"
+    damaged: "Process"
     damaged_weights: str
     secret: str
 
 
 @pytest.fixture(scope="module")
-def processes(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+def processes(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory, launch: "Launch") -> Processes:
     folder = tmp_path_factory.mktemp("processes")
     keys, secret = KeysFile().issue("alice")
     keys.write(folder / "keys.json")
     weights = shutil.copytree(bundle_folder, folder / "damaged") / "pgd-rcan.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-
-    with ExitStack() as stack:
-
-        def start(*command: str | Path) -> Process:
-            process = Process(*map(str, command))
-            stack.callback(process.close)
-            return process
-
-        serve = (PURIGATE, "serve", "--port", "0", "--device", "cpu", "--bundle")
-        yield Processes(
-            serving=start(*serve, bundle_folder, "--keys-file", folder / "keys.json"),
-            held=start(sys.executable, HELD_SERVER, bundle_folder, folder / "keys.json"),
-            exposed=start(*serve, bundle_folder, "--host", "0.0.0.0"),
-            insecure=start(*serve, bundle_folder, "--host", "0.0.0.0", "--insecure"),
-            damaged=start(*serve, folder / "damaged"),
-            damaged_weights=str(weights),
-            secret=secret,
-        )
+    serve = (PURIGATE, "serve", "--port", "0", "--device", "cpu", "--bundle")
+    return Processes(
+        serving=launch(*serve, bundle_folder, "--keys-file", folder / "keys.json"),
+        held=launch(sys.executable, HELD_SERVER, bundle_folder, folder / "keys.json"),
+        exposed=launch(*serve, bundle_folder, "--host", "0.0.0.0"),
+        insecure=launch(*serve, bundle_folder, "--host", "0.0.0.0", "--insecure"),
+        damaged=launch(*serve, folder / "damaged"),
+        damaged_weights=str(weights),
+        secret=secret,
+    )
 
 
 @dataclass(frozen=True)
@@ -279,7 +179,7 @@ def test_once_it_has_answered_it_ends(stop: Stop) -> None:
     assert stop.status in STOPPED_BY_SIGTERM
 
 
-def assert_refused(process: Process, *reasons: str) -> None:
+def assert_refused(process: "Process", *reasons: str) -> None:
     """It ended with status 1 and one line that says why."""
     assert process.wait() == 1
     (line,) = process.stderr

@@ -89,8 +89,8 @@ def test_while_it_drains_it_refuses_new_queries_and_answers_those_it_has(
     service = serve(engine)
     accepted = [hold(service), ask(service, png(1))]
     service.wait_for_value(1, "queue_depth")
-    assert service.server._gateway
-    service.server._gateway.drain_soon()
+    assert service.server._state
+    service.server._state["gateway"].drain_soon()
     service.wait_for_state("draining")
     response = service.post(png(2))
     assert_problem(response, 503, "not-ready")
@@ -105,8 +105,8 @@ def test_the_signal_to_stop_begins_the_draining(
 ) -> None:
     service = serve(engine)
     held = hold(service)
-    gateway = service.server._gateway
-    assert gateway
+    assert service.server._state
+    gateway = service.server._state["gateway"]
     service.server.handle_exit(signal.SIGTERM, None)
     eventually(lambda: gateway.readiness.state == "draining")
     engine.free.set()

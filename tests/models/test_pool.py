@@ -86,3 +86,17 @@ def test_a_draw_of_a_purifier_that_is_not_there_is_an_error(painters: PurifierPo
 def test_a_pool_without_purifiers_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one purifier"):
         PurifierPool({})
+
+
+def test_a_pool_without_one_purifier_has_the_others_in_their_order() -> None:
+    pool = PurifierPool({name: Purifier(CONFIG) for name in "abc"})
+    smaller = pool.without("b")
+    assert smaller.names == ("a", "c")
+    assert list(smaller.purifiers) == [pool.purifiers[0], pool.purifiers[2]]
+    assert pool.names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("names", ["a", "bc"], ids=["the last one", "one that is not there"])
+def test_a_purifier_that_cannot_go_is_an_error(names: str) -> None:
+    with pytest.raises(ValueError, match="purifier"):
+        PurifierPool({name: Purifier(CONFIG) for name in names}).without("a")

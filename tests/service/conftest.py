@@ -10,7 +10,7 @@ import structlog
 
 from models.bundle import Manifest, read_manifest
 from models.preprocessing import Pixels
-from service.engine import Scores
+from service.engine import Prediction
 
 PATIENCE_SECONDS = 30
 
@@ -51,20 +51,20 @@ class FakeEngine:
         if self.warm_up_fault:
             raise self.warm_up_fault
 
-    def classify(self, images: Sequence[Pixels]) -> list[Scores]:
+    def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         self.batches.append(list(images))
         self.busy.set()
         self.on_batch()
         assert self.free.wait(PATIENCE_SECONDS)
         if self.fault:
             raise self.fault
-        return [self._scores(image) for image in images]
+        return [self._prediction(image) for image in images]
 
-    def _scores(self, image: Pixels) -> Scores:
+    def _prediction(self, image: Pixels) -> Prediction:
         scores = np.zeros(len(self.manifest.labels), np.float32)
         scores[0] = image[0, 0, 0] / 255
         scores[1] = 1 - scores[0]
-        return scores
+        return Prediction(scores)
 
 
 @pytest.fixture(autouse=True)

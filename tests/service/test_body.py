@@ -11,19 +11,23 @@ from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 
+from service.bodies import Bodies
 from service.body import read_images
 from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
     GatewayError,
     MalformedRequestError,
+    QueueFullError,
     UnsupportedImageTypeError,
 )
+from service.metrics import Metrics
 from service.settings import Settings
 
 BOUNDARY = b"frontier"
 MULTIPART = "multipart/form-data; boundary=frontier"
 LIMIT = 10_000
+ROOM = 100 * LIMIT
 SETTINGS = Settings(max_body_bytes=LIMIT)
 
 
@@ -42,7 +46,10 @@ class Body:
         length: int | None = None,
         ends: bool = True,
         leaves: bool = False,
+        room: int = ROOM,
     ) -> None:
+        self.metrics = Metrics()
+        self.bodies = Bodies(room, self.metrics)
         self.unread = list(chunks)
         self.ends = ends
         self.leaves = leaves
@@ -63,7 +70,8 @@ class Body:
         raise AssertionError("nothing more comes")
 
     async def images(self, max_images: int = 3, settings: Settings = SETTINGS) -> list[bytes]:
-        return await read_images(self.request, settings, max_images)
+        with self.bodies.open() as body:
+            return await read_images(self.request, settings, max_images, body)
 
 
 def part(content: bytes, disposition: bytes = b'form-data; name="file"; filename="f"') -> bytes:
@@ -204,6 +212,29 @@ async def test_a_body_is_read_no_further_than_the_limit(content_type: str) -> No
 
 async def test_a_body_of_exactly_the_limit_is_read() -> None:
     assert await Body([b"x" * LIMIT], length=LIMIT).images() == [b"x" * LIMIT]
+
+
+@pytest.mark.parametrize("content_type", ["image/png", MULTIPART])
+async def test_a_body_that_says_it_has_no_room_is_refused_before_it_is_read(content_type: str) -> None:
+    body = Body([b"x"], content_type, length=LIMIT, room=LIMIT - 1)
+    with pytest.raises(QueueFullError):
+        await body.images()
+    assert body.unread == [b"x"]
+
+
+@pytest.mark.parametrize("content_type", ["image/png", MULTIPART])
+async def test_a_body_is_read_no_further_than_there_is_room(content_type: str) -> None:
+    body = Body([part(b"x" * 1000)[:1000], b"y", b"z"], content_type, room=1000)
+    with pytest.raises(QueueFullError):
+        await body.images()
+    assert body.unread == [b"z"]
+
+
+async def test_the_bytes_of_a_body_are_given_back_whatever_became_of_it() -> None:
+    for body in (Body([b"x" * 900], room=1000), Body([b"x" * 900, b"y" * 900], room=1000)):
+        with suppress(QueueFullError):
+            await body.images()
+        assert body.metrics.registry.get_sample_value("purigate_waiting_bytes") == 0
 
 
 @pytest.mark.parametrize("content_type", ["image/png", MULTIPART])

@@ -54,6 +54,39 @@ def test_a_second_key_leaves_the_first_as_it_is(tmp_path: Path) -> None:
     assert [known.identify(secret).id for secret in secrets] == ["alice", "bob"]
 
 
+def test_a_new_key_gets_its_policies(tmp_path: Path) -> None:
+    flags = ("--output", "label", "--quota", "600/minute; 50000/day", "--admin")
+    result = purigate("keys", "new", "--id", "alice", *flags, "--keys-file", tmp_path / "keys.json")
+    key = KeysFile.read(tmp_path / "keys.json").identify(result.stdout.strip())
+    assert (key.output, key.quota, key.admin) == ("label", "600/minute; 50000/day", True)
+
+
+def test_a_quota_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    assert_refused(purigate("keys", "new", "--id", "a", "--quota", "lots", "--keys-file", path), "lots", "600/minute")
+    assert not path.exists()
+
+
+def test_keys_are_listed_by_name_with_their_policies_and_without_their_hashes(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    purigate("keys", "new", "--id", "alice", "--output", "rounded", "--quota", "7/hour", "--keys-file", path)
+    result = purigate("keys", "list", "--keys-file", path)
+    assert [word for word in ("alice", "rounded", "7/hour") if word not in result.stdout] == []
+    assert KeysFile.read(path).keys[0].sha256 not in result.stdout
+
+
+def test_a_revoked_key_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    purigate("keys", "new", "--id", "alice", "--keys-file", path)
+    assert purigate("keys", "revoke", "--id", "alice", "--keys-file", path).exit_code == 0
+    assert KeysFile.read(path).keys == ()
+
+
+@pytest.mark.parametrize("command", [("list",), ("revoke", "--id", "alice")], ids=["list", "revoke"])
+def test_without_a_keys_file_there_is_nothing_to_list_or_revoke(command: tuple[str, ...], tmp_path: Path) -> None:
+    assert_refused(purigate("keys", *command, "--keys-file", tmp_path / "keys.json"), "keys.json")
+
+
 def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     new = ("keys", "new", "--id", "alice", "--keys-file", tmp_path / "keys.json")
     purigate(*new)

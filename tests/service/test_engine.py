@@ -1,18 +1,28 @@
 """The engine with a small real bundle on the CPU."""
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 import torch
 from numpy.typing import NDArray
 
 from models.bundle import Bundle, read_bundle
 from models.defenses import build_defense
 from models.preprocessing import Pixels
-from service.engine import DeviceMissingError, TorchEngine, choose_device, choose_precision
+from service.engine import (
+    DeviceMissingError,
+    PoolExhaustedError,
+    Prediction,
+    TorchEngine,
+    choose_device,
+    choose_precision,
+)
 from service.metrics import Metrics
-from service.randomness import Randomness, system_randomness
+from service.randomness import Randomness, Sticky, fresh
 
 CPU = torch.device("cpu")
 MAX_BATCH = 4
@@ -33,11 +43,13 @@ def metrics() -> Metrics:
 def build(
     bundle: Bundle,
     metrics: Metrics,
-    randomness: Randomness = system_randomness,
+    randomness: Randomness = fresh,
     defense: str = "puridefense",
     precision: str = "float32",
+    *,
+    shadow: bool = False,
 ) -> TorchEngine:
-    return TorchEngine(bundle, defense, CPU, precision, MAX_BATCH, randomness, metrics)
+    return TorchEngine(bundle, defense, CPU, precision, MAX_BATCH, randomness, metrics, shadow=shadow)
 
 
 def images(count: int) -> list[Pixels]:
@@ -48,9 +60,29 @@ def as_tensor(pixels: list[Pixels]) -> torch.Tensor:
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
 
 
-def same_bytes(count: int) -> bytes:
+def same_bytes(images: Sequence[Pixels], count: int, turn: int = 0) -> bytes:  # noqa: ARG001
     """Begins with the same bytes however many are asked for."""
-    return np.random.default_rng(2).bytes(100_000)[:count]
+    return np.random.default_rng(2).bytes(100_000)[: len(images) * count]
+
+
+def always(index: int) -> Randomness:
+    """Draws the same purifier for every patch."""
+
+    def words(images: Sequence[Pixels], count: int, turn: int) -> bytes:  # noqa: ARG001
+        return index.to_bytes(8, "little") * (len(images) * count // 8)
+
+    return words
+
+
+def break_purifier(bundle: Bundle, *names: str) -> None:
+    """Makes purifiers give no numbers."""
+    for name in names:
+        for weights in bundle.purifiers[name].parameters():
+            weights.fill_(float("nan"))
+
+
+def scores_of(predictions: list[Prediction]) -> NDArray[np.float32]:
+    return np.stack([one.scores for one in predictions])
 
 
 def values(metrics: Metrics, name: str, label: str) -> dict[str, float]:
@@ -67,18 +99,18 @@ def offline(bundle: Bundle, pixels: list[Pixels], draws: torch.Tensor) -> NDArra
 
 
 def test_each_image_gets_a_probability_for_every_class(bundle: Bundle, metrics: Metrics) -> None:
-    scores = np.stack(build(bundle, metrics).classify(images(3)))
+    scores = scores_of(build(bundle, metrics).classify(images(3)))
     assert (scores.shape, str(scores.dtype)) == ((3, 4), "float32")
     np.testing.assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
 
 
 def test_it_gives_the_scores_of_the_offline_pipeline_under_the_same_draws(bundle: Bundle, metrics: Metrics) -> None:
     def words(columns: int) -> torch.Tensor:
-        return torch.frombuffer(bytearray(same_bytes(3 * columns)), dtype=torch.uint8).view(3, columns)
+        return torch.frombuffer(bytearray(same_bytes(images(3), columns)), dtype=torch.uint8).view(3, columns)
 
     draws = build_defense("puridefense", bundle).draw(words)
     assert len(set(draws.flatten().tolist())) > 1
-    scores = np.stack(build(bundle, metrics, same_bytes).classify(images(3)))
+    scores = scores_of(build(bundle, metrics, same_bytes).classify(images(3)))
     np.testing.assert_allclose(scores, offline(bundle, images(3), draws), atol=1e-6)
 
 
@@ -86,19 +118,19 @@ def test_a_query_gets_the_same_scores_alone_and_in_a_batch_under_the_same_draws(
     bundle: Bundle, metrics: Metrics
 ) -> None:
     engine = build(bundle, metrics, same_bytes)
-    alone = engine.classify(images(1))[0]
-    np.testing.assert_allclose(engine.classify(images(3))[0], alone, atol=1e-6)
+    alone = engine.classify(images(1))[0].scores
+    np.testing.assert_allclose(engine.classify(images(3))[0].scores, alone, atol=1e-6)
 
 
 def test_the_same_image_gets_other_scores_every_time(bundle: Bundle, metrics: Metrics) -> None:
     engine = build(bundle, metrics)
-    answers = {engine.classify(images(1))[0].tobytes() for _ in range(40)}
+    answers = {engine.classify(images(1))[0].scores.tobytes() for _ in range(40)}
     assert len(answers) > 10
 
 
 def test_the_same_image_twice_in_a_batch_gets_its_own_draws(bundle: Bundle, metrics: Metrics) -> None:
     engine = build(bundle, metrics)
-    answers = {scores.tobytes() for scores in engine.classify(images(1) * 40)}
+    answers = {one.scores.tobytes() for one in engine.classify(images(1) * 40)}
     assert len(answers) > 10
 
 
@@ -106,14 +138,14 @@ def test_without_a_defense_the_classifier_answers_alone(bundle: Bundle, metrics:
     with torch.inference_mode():
         expected = bundle.classifier(as_tensor(images(2))).softmax(dim=1).numpy()
     engine = build(bundle, metrics, defense="none")
-    np.testing.assert_allclose(np.stack(engine.classify(images(2))), expected, atol=1e-6)
+    np.testing.assert_allclose(scores_of(engine.classify(images(2))), expected, atol=1e-6)
     assert engine.purifiers == ()
 
 
 def test_reduced_precision_changes_scores_little(bundle: Bundle, metrics: Metrics) -> None:
     reduced = build(bundle, metrics, same_bytes, precision="bfloat16").classify(images(3))
     full = build(bundle, metrics, same_bytes).classify(images(3))
-    np.testing.assert_allclose(np.stack(reduced), np.stack(full), atol=0.05)
+    np.testing.assert_allclose(scores_of(reduced), scores_of(full), atol=0.05)
 
 
 def test_every_draw_is_counted(bundle: Bundle, metrics: Metrics) -> None:
@@ -124,7 +156,9 @@ def test_every_draw_is_counted(bundle: Bundle, metrics: Metrics) -> None:
 
 def test_the_purifiers_that_are_counted_are_those_that_were_drawn(bundle: Bundle, metrics: Metrics) -> None:
     third_of_the_pool = (2).to_bytes(8, "little")
-    build(bundle, metrics, lambda count: third_of_the_pool * (count // 8)).classify(images(2))
+    build(bundle, metrics, lambda images, count, _turn: third_of_the_pool * (len(images) * count // 8)).classify(
+        images(2)
+    )
     selected = values(metrics, "purigate_purifier_selected_total", "purifier")
     assert selected == {"fgsm-edsr": 0, "fgsm-rcan": 0, "pgd-edsr": 2 * PATCHES, "pgd-rcan": 0}
 
@@ -154,8 +188,7 @@ def test_the_warm_up_counts_nothing(bundle: Bundle, metrics: Metrics) -> None:
 
 @pytest.mark.parametrize("name", PURIFIERS)
 def test_the_warm_up_finds_any_one_purifier_that_is_broken(bundle: Bundle, metrics: Metrics, name: str) -> None:
-    for weights in bundle.purifiers[name].parameters():
-        weights.fill_(float("nan"))
+    break_purifier(bundle, name)
     with pytest.raises(FloatingPointError):
         build(bundle, metrics).warm_up()
 
@@ -179,3 +212,120 @@ def test_the_cpu_is_taken_if_it_is_asked_for() -> None:
 @pytest.mark.parametrize("name", ["float32", "bfloat16"])
 def test_a_precision_that_is_asked_for_is_taken(name: str) -> None:
     assert choose_precision(name, CPU) == name
+
+
+def test_the_draw_of_an_image_is_told_by_the_numbers_of_the_purifiers_in_the_bundle(
+    bundle: Bundle, metrics: Metrics
+) -> None:
+    (prediction,) = build(bundle, metrics, always(2)).classify(images(1))
+    assert prediction.draw == "2.2.2.2"
+    assert build(bundle, metrics, defense="none").classify(images(1))[0].draw == ""
+
+
+def test_sticky_draws_give_the_same_image_the_same_answer_across_replicas(bundle: Bundle) -> None:
+    replicas = [build(bundle, Metrics(), Sticky(b"a secret that all replicas share")) for _ in range(2)]
+    told = {(one.draw, one.scores.tobytes()) for engine in replicas for one in engine.classify(images(1) * 4)}
+    assert len(told) == 1
+
+
+def test_a_purifier_that_gives_no_numbers_is_taken_out_and_its_queries_are_answered(
+    bundle: Bundle, metrics: Metrics
+) -> None:
+    engine = build(bundle, metrics)
+    break_purifier(bundle, "pgd-edsr")
+    with structlog.testing.capture_logs() as lines:
+        predictions = engine.classify(images(64))
+    assert np.isfinite(scores_of(predictions)).all()
+    assert engine.purifiers == ("fgsm-edsr", "fgsm-rcan", "pgd-rcan")
+    assert values(metrics, "purigate_purifiers_removed_total", "purifier") == dict.fromkeys(PURIFIERS, 0.0) | {
+        "pgd-edsr": 1.0
+    }
+    assert [(line["event"], line["purifier"], line["left"]) for line in lines] == [("purifier_removed", "pgd-edsr", 3)]
+
+
+def test_the_numbers_of_the_others_stay_those_of_the_bundle(bundle: Bundle, metrics: Metrics) -> None:
+    engine = build(bundle, metrics)
+    break_purifier(bundle, "fgsm-rcan")
+    engine.classify(images(64))
+    numbers = {number for one in engine.classify(images(64)) for number in one.draw.split(".")}
+    assert numbers == {"0", "2", "3"}
+
+
+def test_only_what_met_the_broken_purifier_draws_again(bundle: Bundle, metrics: Metrics) -> None:
+    engine = build(bundle, metrics, always(0))
+    before = scores_of(engine.classify(images(2)))
+    break_purifier(bundle, "pgd-rcan")
+    np.testing.assert_array_equal(scores_of(engine.classify(images(2))), before)
+    assert engine.purifiers == tuple(PURIFIERS)
+
+
+def test_several_broken_purifiers_are_taken_out_at_once(bundle: Bundle, metrics: Metrics) -> None:
+    engine = build(bundle, metrics)
+    break_purifier(bundle, "fgsm-edsr", "pgd-rcan")
+    assert np.isfinite(scores_of(engine.classify(images(64)))).all()
+    assert engine.purifiers == ("fgsm-rcan", "pgd-edsr")
+
+
+def test_with_fewer_than_two_purifiers_left_it_gives_up(bundle: Bundle, metrics: Metrics) -> None:
+    engine = build(bundle, metrics)
+    break_purifier(bundle, "fgsm-edsr", "fgsm-rcan", "pgd-rcan")
+    with pytest.raises(PoolExhaustedError):
+        engine.classify(images(64))
+
+
+def test_a_classifier_that_gives_no_numbers_costs_no_purifier(bundle: Bundle, metrics: Metrics) -> None:
+    engine = build(bundle, metrics)
+    for weights in bundle.classifier.parameters():
+        weights.fill_(float("nan"))
+    assert not np.isfinite(scores_of(engine.classify(images(3)))).any()
+    assert engine.purifiers == tuple(PURIFIERS)
+
+
+class BrightestQuarter(torch.nn.Module):
+    """The class of an image is that of its quarters which is brightest; of noise all are about as bright."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(images, 2).mean(dim=1).flatten(1)
+
+
+def limit_memory(bundle: Bundle, largest: int) -> list[int]:
+    """Lets the device hold so many images; gives the sizes that it was asked to hold."""
+    sizes: list[int] = []
+
+    def hold(_module: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
+        sizes.append(len(arguments[0]))
+        if sizes[-1] > largest:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    bundle.classifier.register_forward_pre_hook(hold)
+    return sizes
+
+
+def test_a_batch_that_does_not_fit_the_device_is_answered_in_halves(bundle: Bundle, metrics: Metrics) -> None:
+    expected = scores_of(build(bundle, metrics, always(1)).classify(images(5)))
+    sizes = limit_memory(bundle, 3)
+    np.testing.assert_allclose(scores_of(build(bundle, metrics, always(1)).classify(images(5))), expected, atol=1e-6)
+    assert sizes == [5, 3, 2]
+    assert metrics.registry.get_sample_value("purigate_out_of_memory_total") == 1
+
+
+@pytest.mark.parametrize(("count", "tried"), [(4, [4, 2]), (1, [1, 1])])
+def test_it_is_tried_only_once_more(bundle: Bundle, metrics: Metrics, count: int, tried: list[int]) -> None:
+    sizes = limit_memory(bundle, 0)
+    with pytest.raises(torch.OutOfMemoryError):
+        build(bundle, metrics).classify(images(count))
+    assert sizes == tried
+
+
+def test_in_shadow_mode_the_undefended_answer_is_given(bundle: Bundle, metrics: Metrics) -> None:
+    expected = scores_of(build(bundle, metrics, defense="none").classify(images(8)))
+    np.testing.assert_array_equal(scores_of(build(bundle, metrics, shadow=True).classify(images(8))), expected)
+
+
+def test_in_shadow_mode_changed_labels_are_counted(bundle: Bundle, metrics: Metrics) -> None:
+    bundle = dataclasses.replace(bundle, classifier=BrightestQuarter())
+    undefended = scores_of(build(bundle, Metrics(), defense="none").classify(images(32))).argmax(axis=1)
+    defended = scores_of(build(bundle, Metrics(), always(3)).classify(images(32))).argmax(axis=1)
+    build(bundle, metrics, always(3), shadow=True).classify(images(32))
+    changed = metrics.registry.get_sample_value("purigate_prediction_changed_total")
+    assert changed == (undefended != defended).sum() > 0

@@ -1,5 +1,6 @@
 """The engine on CUDA; skipped without a GPU."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from models.bundle import read_bundle
+from models.preprocessing import Pixels
 from service.engine import TorchEngine
 from service.metrics import Metrics
 
@@ -16,8 +18,8 @@ BATCH = 8
 
 
 def engine_on(device: str, folder: Path) -> TorchEngine:
-    def same_bytes(count: int) -> bytes:
-        return np.random.default_rng(0).bytes(count)
+    def same_bytes(images: Sequence[Pixels], count: int, turn: int) -> bytes:  # noqa: ARG001
+        return np.random.default_rng(0).bytes(len(images) * count)
 
     return TorchEngine(
         read_bundle(folder), "puridefense", torch.device(device), "float32", BATCH, same_bytes, Metrics()
@@ -26,7 +28,10 @@ def engine_on(device: str, folder: Path) -> TorchEngine:
 
 def test_cuda_gives_the_scores_of_the_cpu_under_the_same_draws(bundle_folder: Path) -> None:
     images = list(np.random.default_rng(1).integers(0, 256, (BATCH, 32, 32, 3), np.uint8))
-    on_cuda, on_cpu = (np.stack(engine_on(device, bundle_folder).classify(images)) for device in ("cuda", "cpu"))
+    on_cuda, on_cpu = (
+        np.stack([one.scores for one in engine_on(device, bundle_folder).classify(images)])
+        for device in ("cuda", "cpu")
+    )
     np.testing.assert_allclose(on_cuda, on_cpu, atol=1e-3)
 
 

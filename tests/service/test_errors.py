@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import pytest
 
-from service.errors import INTERNAL, PROBLEMS, GatewayError, RetryableError
+from service.errors import INTERNAL, PROBLEMS, GatewayError, QuotaExceededError, RetryableError
 
 
 def kinds(error: type[GatewayError]) -> set[type[GatewayError]]:
@@ -22,5 +22,12 @@ def test_no_two_problems_share_a_slug() -> None:
 
 
 @pytest.mark.parametrize("error", PROBLEMS)
-def test_what_may_succeed_later_is_503_and_nothing_else_is(error: type[GatewayError]) -> None:
-    assert issubclass(error, RetryableError) == (PROBLEMS[error].status == HTTPStatus.SERVICE_UNAVAILABLE)
+def test_what_may_succeed_later_is_429_or_503_and_nothing_else_is(error: type[GatewayError]) -> None:
+    later = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+    assert issubclass(error, RetryableError) == (PROBLEMS[error].status in later)
+
+
+def test_only_a_quota_is_429() -> None:
+    assert [error for error, one in PROBLEMS.items() if one.status == HTTPStatus.TOO_MANY_REQUESTS] == [
+        QuotaExceededError
+    ]

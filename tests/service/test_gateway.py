@@ -13,18 +13,20 @@ import pytest
 from PIL import Image
 
 from models.preprocessing import Pixels
-from service.engine import Scores
+from service.engine import PoolExhaustedError
 from service.errors import (
+    BundleRefusedError,
     DeadlinePassedError,
     DeviceFaultError,
     GatewayError,
     NotReadyError,
     QueueFullError,
+    ReloadRunningError,
     TooManyPixelsError,
     UndecodableImageError,
     UnsupportedImageTypeError,
 )
-from service.gateway import Gateway
+from service.gateway import Answers, Gateway
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -42,9 +44,9 @@ def png(red: int, size: tuple[int, int] = (32, 32)) -> bytes:
     return buffer.getvalue()
 
 
-def reds(answers: list[Scores]) -> list[int]:
+def reds(*answers: Answers) -> list[int]:
     """What the fake engine saw of the images that it answers about."""
-    return [round(255 * float(scores[0])) for scores in answers]
+    return [round(255 * float(one.scores[0])) for each in answers for one in each.predictions]
 
 
 def seen(engine: "FakeEngine") -> list[int]:
@@ -64,7 +66,10 @@ class Opened:
         self.metrics = Metrics()
         self.deaths = 0
         self.engine = engine
-        self.gateway = Gateway(Settings(decode_threads=2, **settings), engine, self.metrics, self._die)
+        self.next_engine = engine
+        self.gateway = Gateway(
+            Settings(decode_threads=2, **settings), engine, lambda: self.next_engine, self.metrics, self._die
+        )
 
     def _die(self) -> None:
         self.deaths += 1
@@ -77,10 +82,10 @@ class Opened:
         totals = (sample for sample in family.samples if sample.name.endswith("_total") and sample.value)
         return {sample.labels["outcome"]: sample.value for sample in totals}
 
-    def ask(self, *contents: bytes) -> "asyncio.Task[list[Scores]]":
+    def ask(self, *contents: bytes) -> "asyncio.Task[Answers]":
         return asyncio.create_task(self.gateway.classify(contents))
 
-    async def hold(self) -> "asyncio.Task[list[Scores]]":
+    async def hold(self) -> "asyncio.Task[Answers]":
         """Gives the engine a query that it keeps until it is freed."""
         self.engine.free.clear()
         self.engine.busy.clear()
@@ -217,7 +222,7 @@ async def test_draining_answers_what_was_accepted(engine: "FakeEngine") -> None:
         await service.queued(1)
         service.gateway.drain()
         engine.free.set()
-        assert reds(await held + await waiting) == [HOLDING, 1]
+        assert reds(await held, await waiting) == [HOLDING, 1]
 
 
 async def test_closing_waits_for_what_was_accepted(engine: "FakeEngine") -> None:
@@ -234,7 +239,7 @@ async def test_closing_waits_for_what_was_accepted(engine: "FakeEngine") -> None
         freeing = asyncio.create_task(free_once_it_drains())
     assert seen(engine) == [HOLDING, 1]
     await freeing
-    assert reds(await held + await waiting) == [HOLDING, 1]
+    assert reds(await held, await waiting) == [HOLDING, 1]
 
 
 async def test_an_answer_that_is_not_there_in_time_is_an_error(engine: "FakeEngine") -> None:
@@ -305,7 +310,7 @@ async def test_after_a_bad_image_the_rest_of_its_request_is_not_decoded(engine: 
     decoded: list[bytes] = []
     begun, go_on = threading.Event(), threading.Event()
     async with opened(engine) as service:
-        decode = service.gateway._decoder.decode
+        decode = service.gateway._lane.decoder.decode
 
         def watched(content: bytes) -> Pixels:
             decoded.append(content)
@@ -314,7 +319,7 @@ async def test_after_a_bad_image_the_rest_of_its_request_is_not_decoded(engine: 
                 assert go_on.wait(PATIENCE_SECONDS)
             return decode(content)
 
-        service.gateway._decoder.decode = watched  # type: ignore[method-assign]
+        service.gateway._lane.decoder.decode = watched  # type: ignore[method-assign]
         others = [png(red) for red in range(1, 9)]
         with pytest.raises(UndecodableImageError):
             await service.ask(others[0], GARBAGE, *others[1:])
@@ -327,7 +332,7 @@ async def test_a_request_refused_before_its_body_is_read_counts_as_rejected(engi
     async with opened(engine) as service:
         service.gateway.drain()
         with pytest.raises(NotReadyError):
-            service.gateway.refuse_unless_ready()
+            service.gateway.refuse_unless_open()
         assert service.outcomes() == {"rejected": 1}
 
 
@@ -383,7 +388,7 @@ async def test_images_that_are_still_decoded_count_against_the_queue(engine: "Fa
         told = await asyncio.gather(
             *(service.ask(png(red), png(red), png(red)) for red in range(3)), return_exceptions=True
         )
-    assert [type(one) for one in told] == [list, QueueFullError, QueueFullError]
+    assert [type(one) for one in told] == [Answers, QueueFullError, QueueFullError]
 
 
 async def test_answered_queries_are_counted(engine: "FakeEngine") -> None:
@@ -448,3 +453,125 @@ async def test_the_event_loop_turns_while_an_image_is_decoded(engine: "FakeEngin
             turns += 1
             await asyncio.sleep(0)
     assert turns > 100
+
+
+def another(engine: "FakeEngine", version: str = "2") -> "FakeEngine":
+    """An engine of a newer bundle."""
+    return type(engine)(engine.manifest.model_copy(update={"version": version}))
+
+
+async def test_after_a_reload_the_new_bundle_answers(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.next_engine = another(engine)
+        assert (await service.gateway.reload()).version == "2"
+        answers = await service.ask(png(1))
+    assert answers.manifest.version == "2"
+    assert (seen(engine), seen(service.next_engine), service.next_engine.warm_ups) == ([], [1], 1)
+
+
+async def test_while_the_new_bundle_warms_up_the_old_one_answers(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.next_engine = another(engine)
+        service.next_engine.warm.clear()
+        reloading = asyncio.create_task(service.gateway.reload())
+        assert (await service.ask(png(1))).manifest.version == "1"
+        service.next_engine.warm.set()
+        await reloading
+        assert (await service.ask(png(2))).manifest.version == "2"
+
+
+async def test_what_waits_for_the_old_bundle_is_answered_by_it(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        held = await service.hold()
+        waiting = service.ask(png(1))
+        await service.queued(1)
+        service.next_engine = another(engine)
+        await service.gateway.reload()
+        assert (await service.ask(png(2))).manifest.version == "2"
+        engine.free.set()
+        assert [(await one).manifest.version for one in (held, waiting)] == ["1", "1"]
+    assert seen(engine) == [HOLDING, 1]
+
+
+async def test_an_image_that_is_decoded_while_bundles_change_is_decoded_for_the_new_one(engine: "FakeEngine") -> None:
+    decoding, go_on = threading.Event(), threading.Event()
+    async with opened(engine) as service:
+        decode = service.gateway._lane.decoder.decode
+
+        def held(content: bytes) -> Pixels:
+            decoding.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+            return decode(content)
+
+        service.gateway._lane.decoder.decode = held  # type: ignore[method-assign]
+        asked = service.ask(png(1))
+        await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
+        service.next_engine = another(engine)
+        await service.gateway.reload()
+        go_on.set()
+        assert (await asked).manifest.version == "2"
+    assert seen(engine) == []
+
+
+async def test_a_bundle_that_cannot_be_warmed_up_leaves_the_old_one_and_says_why(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.next_engine = another(engine)
+        service.next_engine.warm_up_fault = FloatingPointError("not a number")
+        with pytest.raises(BundleRefusedError, match="not a number"):
+            await service.gateway.reload()
+        assert (await service.ask(png(1))).manifest.version == "1"
+        assert service.gateway.readiness.state == "ready"
+        assert (service.value("reloads_total", what="bundle", outcome="failed"), service.deaths) == (1, 0)
+
+
+async def test_one_reload_at_a_time(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.next_engine = another(engine)
+        service.next_engine.warm.clear()
+        reloading = asyncio.create_task(service.gateway.reload())
+        await until(service.gateway._reloading.locked)
+        with pytest.raises(ReloadRunningError):
+            await service.gateway.reload()
+        service.next_engine.warm.set()
+        await reloading
+        assert service.value("reloads_total", what="bundle", outcome="done") == 1
+
+
+async def test_a_service_that_drains_loads_no_bundle(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.gateway.drain()
+        with pytest.raises(NotReadyError):
+            await service.gateway.reload()
+
+
+async def test_a_new_bundle_ends_a_fault_of_the_old_one(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        engine.fault = engine.warm_up_fault = RuntimeError("CUDA error")
+        with pytest.raises(DeviceFaultError):
+            await service.ask(png(1))
+        service.next_engine = another(engine)
+        await service.gateway.reload()
+        assert reds(await service.ask(png(2))) == [2]
+
+
+async def test_what_becomes_of_the_old_bundle_is_no_concern_any_more(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        held = await service.hold()
+        service.next_engine = another(engine)
+        await service.gateway.reload()
+        engine.fault = PoolExhaustedError("none left")
+        engine.free.set()
+        with pytest.raises(DeviceFaultError):
+            await held
+        assert reds(await service.ask(png(2))) == [2]
+        assert (service.gateway.readiness.state, service.deaths) == ("ready", 0)
+
+
+async def test_a_pool_that_is_used_up_is_the_end(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        engine.fault = PoolExhaustedError("none left")
+        with pytest.raises(DeviceFaultError):
+            await service.ask(png(1))
+        await until(lambda: service.deaths == 1)
+        with pytest.raises(NotReadyError):
+            await service.ask(png(2))

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import UnauthenticatedError
-from service.keys import KeysFile, KeysFileError
+from service.keys import Key, KeysFile, KeysFileError, parse_quota
 
 
 @pytest.fixture
@@ -110,3 +110,56 @@ def test_the_error_about_a_malformed_file_is_one_line_and_repeats_no_key(path: P
         KeysFile.read(path)
     assert "pasted" not in str(failure.value)
     assert "\n" not in str(failure.value)
+
+
+def test_a_revoked_key_is_unknown_and_the_others_are_not() -> None:
+    keys, first = KeysFile().issue("alice")
+    keys, second = keys.issue("bob")
+    kept = keys.revoke("alice")
+    with pytest.raises(UnauthenticatedError):
+        kept.identify(first)
+    assert kept.identify(second).id == "bob"
+
+
+def test_a_key_that_does_not_exist_cannot_be_revoked() -> None:
+    with pytest.raises(KeysFileError, match="alice"):
+        KeysFile().revoke("alice")
+
+
+def test_the_policies_of_a_key_survive_the_way_through_its_file(path: Path) -> None:
+    keys, secret = KeysFile().issue("alice", output="label", quota="600/minute; 50000/day", admin=True)
+    keys.write(path)
+    key = KeysFile.read(path).identify(secret)
+    assert (key.output, key.quota, key.admin) == ("label", "600/minute; 50000/day", True)
+
+
+def test_a_file_from_before_there_were_policies_is_read(path: Path) -> None:
+    path.write_text('{"keys": [{"id": "alice", "sha256": "' + "0" * 64 + '"}]}')
+    (key,) = KeysFile.read(path).keys
+    assert (key.output, key.quota, key.admin, key.limits) == ("scores", None, False, ())
+
+
+def test_the_windows_of_a_quota_come_shortest_first() -> None:
+    key = Key(id="alice", sha256="0" * 64, quota="50000/day; 600 per 1 minute")
+    assert [(window.amount, window.get_expiry()) for window in key.limits] == [(600, 60), (50_000, 86_400)]
+
+
+@pytest.mark.parametrize(
+    "quota",
+    [
+        "",
+        "600",
+        "many/minute",
+        "600/fortnight",
+        "-1/minute",
+        "0/minute",
+        "1/minute; 2/minute",
+        "60/minute; 1/60 second",
+        "1.5/day",
+    ],
+)
+def test_what_is_no_quota_is_refused(quota: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - the message is for the log
+        parse_quota(quota)
+    with pytest.raises(KeysFileError, match="quota"):
+        KeysFile().issue("alice", quota=quota)

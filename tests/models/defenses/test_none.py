@@ -1,5 +1,6 @@
 """No defense: images as they came."""
 
+import pytest
 import torch
 
 from models.defenses.none import NoDefense
@@ -23,3 +24,8 @@ def test_nothing_is_drawn() -> None:
 
 def test_there_are_no_purifiers_to_draw() -> None:
     assert NoDefense().purifiers == ()
+
+
+def test_it_has_no_purifier_to_do_without() -> None:
+    with pytest.raises(ValueError, match="no purifier"):
+        NoDefense().without("fgsm-edsr")

@@ -136,3 +136,11 @@ def test_an_image_smaller_than_the_grid_is_refused(painters: PurifierPool) -> No
 
 def test_draws_point_at_the_purifiers_by_name(painters: PurifierPool) -> None:
     assert PuriDefense(painters, grid=2, halo=0).purifiers == ("0.125", "0.25", "0.375", "0.5")
+
+
+def test_without_one_purifier_the_grid_stays_and_draws_point_at_the_others(purifier_config: PurifierConfig) -> None:
+    defense = PuriDefense(PurifierPool({name: Purifier(purifier_config) for name in "abc"}), grid=2, halo=1).without(
+        "a"
+    )
+    assert (defense.purifiers, defense.grid, defense.halo) == (("b", "c"), 2, 1)
+    assert set(defense.draw(seeded(100)).flatten().tolist()) == {0, 1}

@@ -1,0 +1,127 @@
+"""A lane: one loaded bundle with all that is its own: the engine, the decoder for its input, and the queue before it.
+
+A new bundle gets a lane beside the old one and takes its place when it is warm.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Literal
+
+import structlog
+
+from models.preprocessing import Pixels
+from service.batcher import Batcher
+from service.engine import Engine, PoolExhaustedError, Prediction
+from service.errors import DeviceFaultError
+from service.images import ImageDecoder
+from service.metrics import Metrics
+from service.readiness import RETRY_AFTER_SECONDS
+from service.settings import Settings
+
+log = structlog.get_logger()
+
+Health = Literal["ready", "fault", "dead"]
+RECOVERY_PAUSES_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 30)
+
+
+class Lane:
+    """Answers queries about decoded images; after a device fault, refuses them until a warm-up passes.
+
+    Args:
+        settings: of the service.
+        engine: what purifies and classifies.
+        metrics: where waiting is timed.
+        on_change: told, on the event loop, what becomes of the engine; a dead one never comes back.
+        recovery_pauses: seconds before each warm-up after a fault; when they are used up the engine is dead.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        metrics: Metrics,
+        on_change: Callable[["Lane", Health], None],
+        recovery_pauses: Sequence[float] = RECOVERY_PAUSES_SECONDS,
+    ) -> None:
+        self.engine = engine
+        self.decoder = ImageDecoder(engine.manifest.preprocessing, settings.max_pixels)
+        self._on_change = on_change
+        self._recovery_pauses = recovery_pauses
+        self._faulted = False
+        self._recovery: asyncio.Task[None] | None = None
+        waited = metrics.stage_duration.labels(stage="queue").observe
+        self._batcher: Batcher[Pixels, Prediction] = Batcher(
+            self._run_engine, settings.max_batch, settings.queue_capacity, on_wait=waited
+        )
+
+    @property
+    def depth(self) -> int:
+        """How many queries wait."""
+        return self._batcher.depth
+
+    def backlog_seconds(self) -> float:
+        """How long those that wait will take."""
+        return self._batcher.backlog_seconds()
+
+    def start(self) -> None:
+        """Begins to take queries."""
+        self._loop = asyncio.get_running_loop()
+        self._batcher.start()
+
+    async def warm_up(self) -> None:
+        """Runs everything of the engine once; raises if anything fails."""
+        await asyncio.to_thread(self.engine.warm_up)
+
+    def submit(self, images: Sequence[Pixels], deadline: float) -> "list[Future[Prediction]]":
+        """Queues all of `images` or none.
+
+        Raises:
+            QueueFullError, NotReadyError: they are not taken.
+        """
+        return self._batcher.submit(images, deadline)
+
+    async def close(self, seconds: float) -> None:
+        """Refuses new queries and waits, at most `seconds`, for those it has."""
+        if self._recovery:
+            self._recovery.cancel()
+        await asyncio.to_thread(self._batcher.close, seconds)
+
+    def _run_engine(self, images: list[Pixels]) -> list[Prediction]:
+        """Called by the batcher, in its thread; after a fault nothing more goes to the device until it is recovered."""
+        if self._faulted:
+            raise DeviceFaultError("the device failed before this query", RETRY_AFTER_SECONDS)
+        try:
+            return self.engine.classify(images)
+        except Exception as error:
+            exhausted = isinstance(error, PoolExhaustedError)
+            log.exception("pool_exhausted" if exhausted else "device_fault", queries=len(images))
+            self._faulted = True
+            self._loop.call_soon_threadsafe(self._die if exhausted else self._start_recovery)
+            raise DeviceFaultError("the device failed on this query", RETRY_AFTER_SECONDS) from error
+
+    def _die(self) -> None:
+        self._on_change(self, "dead")
+
+    def _start_recovery(self) -> None:
+        self._on_change(self, "fault")
+        self._recovery = asyncio.create_task(self._recover())
+
+    async def _recover(self) -> None:
+        """After a fault: repeats the warm-up until it passes, ever more patiently.
+
+        Some faults, such as an illegal access on a GPU, outlast everything but the process.
+        """
+        for pause in self._recovery_pauses:
+            await asyncio.sleep(pause)
+            try:
+                await self.warm_up()
+            except Exception:
+                log.exception("recovery_failed")
+            else:
+                self._faulted = False
+                log.info("recovered")
+                self._on_change(self, "ready")
+                return
+        log.error("device_lost", attempts=len(self._recovery_pauses))
+        self._die()

@@ -1,0 +1,90 @@
+"""Where the images of each key are counted: in this process, or in Redis for all replicas."""
+
+import asyncio
+from collections.abc import Sequence
+
+from limits import RateLimitItem
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from service.allowance import Allowance, Usage
+
+PREFIX = "purigate"
+CONNECTIONS = 16
+PROBE = "probe"
+
+
+class QuotaStore:
+    """Counts images in sliding windows, each in one step, so that no two callers can share what is left.
+
+    Args:
+        storage: one of the library's; `local_store` and `redis_store` make them.
+        pool: connections to close at the end.
+    """
+
+    def __init__(self, storage: MemoryStorage | RedisStorage, pool: BlockingConnectionPool | None = None) -> None:
+        self._storage = storage
+        self._pool = pool
+        self._limiter = SlidingWindowCounterRateLimiter(storage)
+
+    async def take(self, name: str, limits: Sequence[RateLimitItem], images: int) -> Allowance:
+        """Counts `images` against every window, shortest first, unless one of them is full.
+
+        What a shorter window has counted by then stays counted: at most one request's images each time a longer one
+        fills up.
+        """
+        granted = True
+        for limit in limits:
+            granted = await self._limiter.hit(limit, name, cost=images)
+            if not granted:
+                break
+        usages = await asyncio.gather(*(self._usage(name, limit) for limit in limits))
+        return Allowance(images, granted, tuple(usages))
+
+    async def probe(self) -> None:
+        """Does what `take` does first, for nobody; raises what it would raise."""
+        await self._storage.get_sliding_window(PROBE, 1)
+
+    async def forget_connections(self) -> None:
+        """Closes those that wait in the pool: they may lead to a Redis that is no more, and each would fail once."""
+        if self._pool:
+            await self._pool.disconnect(inuse_connections=False)
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        if self._pool:
+            await self._pool.aclose()
+
+    async def _usage(self, name: str, limit: RateLimitItem) -> Usage:
+        length = limit.get_expiry()
+        previous, previous_left, current, kept = await self._storage.get_sliding_window(limit.key_for(name), length)
+        # A window is kept for as long again after its end, as the previous one.
+        return Usage(limit, previous, previous_left, current, max(0.0, kept - length))
+
+
+def local_store() -> QuotaStore:
+    """A store that only this process sees."""
+    return QuotaStore(MemoryStorage())
+
+
+def redis_store(url: str, timeout_seconds: float) -> QuotaStore:
+    """A store that all replicas of one Redis share; connects when it is first used.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        timeout_seconds: of connecting and of each command; nothing is tried twice.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        timeout=timeout_seconds,
+        socket_timeout=timeout_seconds,
+        socket_connect_timeout=timeout_seconds,
+        retry=Retry(NoBackoff(), 0),
+    )
+    scheme = "redis+unix" if url.startswith("unix:") else "redis"
+    storage = RedisStorage(f"async+{scheme}://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)  # type: ignore[arg-type]
+    return QuotaStore(storage, pool)

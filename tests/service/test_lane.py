@@ -1,0 +1,34 @@
+"""A lane whose engine never recovers."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import structlog
+
+from service.errors import DeviceFaultError
+from service.lane import Health, Lane
+from service.metrics import Metrics
+from service.settings import Settings
+
+if TYPE_CHECKING:
+    from tests.service.conftest import FakeEngine
+
+PATIENCE_SECONDS = 30
+IMAGE = np.zeros((32, 32, 3), np.uint8)
+
+
+async def test_a_device_that_no_warm_up_brings_back_is_told_to_be_dead(engine: "FakeEngine") -> None:
+    told: asyncio.Queue[Health] = asyncio.Queue()
+    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), recovery_pauses=(0, 0))
+    lane.start()
+    engine.fault = engine.warm_up_fault = RuntimeError("CUDA error")
+    with structlog.testing.capture_logs() as lines:
+        (future,) = lane.submit([IMAGE], deadline=float("inf"))
+        with pytest.raises(DeviceFaultError):
+            await asyncio.wrap_future(future)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert [await told.get(), await told.get()] == ["fault", "dead"]
+    assert [line["event"] for line in lines] == ["device_fault", "recovery_failed", "recovery_failed", "device_lost"]
+    await lane.close(PATIENCE_SECONDS)
