@@ -8,6 +8,8 @@ from models.pool import PurifierPool
 
 DEFENSES = ("none", "puridefense")
 
+__all__ = ["DEFENSES", "Defense", "build_defense"]
+
 
 def build_defense(name: str, bundle: Bundle) -> Defense:
     """The defense called `name`, out of what `bundle` holds.

@@ -1,0 +1,82 @@
+"""The images that are attacked: some of an ImageFolder tree, as the service would see them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+
+from evaluation.errors import EvaluationError
+from models.bundle import Manifest
+
+LEVELS = 255
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images with their labels and their places in the tree.
+
+    Attributes:
+        images: `(N, 3, H, W)` float32 in [0, 1].
+        labels: `(N,)` int64, indices into the labels of the bundle.
+        indices: N, of the files in the sorted tree.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def part(self, begin: int, end: int) -> "Sample":
+        """The images from `begin` up to `end`."""
+        return Sample(self.images[begin:end], self.labels[begin:end], self.indices[begin:end])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the 8-bit pixels and the labels."""
+        pixels = (self.images * LEVELS).round().to(torch.uint8).contiguous()
+        return hashlib.sha256(pixels.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
+
+
+def read_sample(root: Path, manifest: Manifest, count: int) -> Sample:
+    """Reads `count` images of `root/<label>/<file>`, spread evenly over the classes; all if there are fewer.
+
+    The first n of a sample are spread over the classes, too, so that a smaller run is a part of a larger one.
+
+    Raises:
+        EvaluationError: `root` is not such a tree, a folder is no label of the bundle, or a file is no image.
+    """
+    try:
+        tree = ImageFolder(str(root))
+    except FileNotFoundError as error:
+        raise EvaluationError(f"{root}: {error}") from error
+    unknown = sorted(set(tree.classes) - set(manifest.labels))
+    if unknown:
+        raise EvaluationError(f"{root}: the bundle has no label {', '.join(unknown)}")
+    chosen = _by_turns(tree.targets)[:count]
+    images = [_read(Path(tree.samples[index][0]), manifest) for index in chosen]
+    labels = [manifest.labels.index(tree.classes[tree.targets[index]]) for index in chosen]
+    return Sample(torch.stack(images), torch.tensor(labels), tuple(chosen))
+
+
+def _by_turns(targets: list[int]) -> list[int]:
+    """Indices such that each class has its turn: the first files of all classes, then the second ones."""
+    seen: dict[int, int] = {}
+    turns = []
+    for index, target in enumerate(targets):
+        seen[target] = seen.get(target, 0) + 1
+        turns.append((seen[target], index))
+    return [index for _, index in sorted(turns)]
+
+
+def _read(path: Path, manifest: Manifest) -> Tensor:
+    try:
+        with Image.open(path) as file:
+            pixels = manifest.preprocessing.apply(file)
+    except UnidentifiedImageError as error:
+        raise EvaluationError(str(error)) from error
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / LEVELS
