@@ -58,6 +58,10 @@ class Trial:
         """The images that are not finished and have at least so many queries left: `(R,)` int64, on the CPU."""
         return (~self.finished & (self.oracle.budget - self.oracle.spent >= queries)).nonzero().flatten()
 
+    def able(self, rows: Tensor, queries: int = 1) -> Tensor:
+        """Which of `(R,)` images are active, `(R,)` bool."""
+        return ~self.finished[rows] & (self.oracle.remaining(rows) >= queries)
+
     def scores(self, rows: Tensor, candidates: Tensor) -> Tensor:
         """Asks for the scores of `(R, S, 3, H, W)` candidates, `(R, S, classes)`, and notes what hit."""
         before = self.oracle.spent[rows]

@@ -5,12 +5,36 @@ from typing import Annotated
 from pydantic import Field
 
 from evaluation.attacks.attack import Attack
+from evaluation.attacks.boundary import Boundary
+from evaluation.attacks.hopskipjump import HopSkipJump
+from evaluation.attacks.nes import NES
 from evaluation.attacks.null import Null
+from evaluation.attacks.popskipjump import PopSkipJump
+from evaluation.attacks.simba import SimBA
 from evaluation.attacks.square import Square
 
-AnyAttack = Annotated[Null | Square, Field(discriminator="kind")]
+AnyAttack = Annotated[Null | NES | SimBA | Square | Boundary | HopSkipJump | PopSkipJump, Field(discriminator="kind")]
 
-ATTACKS: dict[str, type[Attack]] = {"null": Null, "square": Square}
+ATTACKS: dict[str, type[Attack]] = {
+    "null": Null,
+    "nes": NES,
+    "simba": SimBA,
+    "square": Square,
+    "boundary": Boundary,
+    "hopskipjump": HopSkipJump,
+    "popskipjump": PopSkipJump,
+}
 """By the names that commands and results call them."""
 
-__all__ = ["ATTACKS", "AnyAttack", "Attack", "Null", "Square"]
+__all__ = [
+    "ATTACKS",
+    "NES",
+    "AnyAttack",
+    "Attack",
+    "Boundary",
+    "HopSkipJump",
+    "Null",
+    "PopSkipJump",
+    "SimBA",
+    "Square",
+]

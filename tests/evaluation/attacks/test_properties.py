@@ -9,7 +9,7 @@ from evaluation.images import Sample
 from evaluation.trial import Stopping
 from tests.evaluation.conftest import LinearTarget, MakeTrial
 
-BUDGETS = (1, 2, 7, 150)
+BUDGETS = (1, 2, 150)
 WEAK = {"linf": 0.004, "l2": 0.05}
 STRONG = {"linf": 0.2, "l2": 4.0}
 
