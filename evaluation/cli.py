@@ -1,7 +1,7 @@
 """The `purigate-evaluate` command."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -9,28 +9,33 @@ from typing import Annotated
 import torch
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from evaluation.attacks import ATTACKS, Attack
 from evaluation.ball import Ball
-from evaluation.device import choose_device, choose_precision
 from evaluation.errors import EvaluationError
-from evaluation.images import read_sample
+from evaluation.http_target import HTTPTarget
+from evaluation.images import Sample, read_sample
+from evaluation.jobs import SUITES, Job
 from evaluation.progress import watched
-from evaluation.records import Cell, merge
-from evaluation.robustness import Campaign
-from evaluation.served import build, describe
-from evaluation.summary import summarize
-from evaluation.target import LocalTarget
+from evaluation.records import merge
+from evaluation.report import tell
+from evaluation.robustness import Campaign, MakeTarget
+from evaluation.served import LocalServed, gateway_cell
 from evaluation.trial import Stopping
-from evaluation.verdict import Outcome
-from models.bundle import BundleError, read_bundle
+from models.bundle import BundleError
+from models.preprocessing import Preprocessing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Attack a defense, and tell what is left of it.")
 
 DEFAULT_RECORDS = Path("runs/records")
 EMBEDDED = Path(str(files("models"))) / "bundles" / "cifar10"
+CPU = torch.device("cpu")
+
+BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
+DataOption = Annotated[Path, typer.Option("--data", help="Images: an ImageFolder tree, its folders named by labels.")]
+RecordsOption = Annotated[Path, typer.Option("--records", help="Folder of the records.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="'auto', 'cpu', 'cuda' or 'cuda:N'.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="'auto', 'float32' or 'bfloat16'.")]
 
 
 @app.callback()
@@ -40,56 +45,70 @@ def _subcommands() -> None:
 
 @app.command()
 def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
-    data: Annotated[Path, typer.Option(help="Images: an ImageFolder tree, its folders the bundle's labels.")],
-    bundle: Annotated[Path, typer.Option(help="Folder of the bundle.")] = EMBEDDED,
+    data: DataOption,
+    bundle: BundleOption = EMBEDDED,
+    suite: Annotated[str | None, typer.Option(help=f"Many attacks at once: {', '.join(SUITES)}.")] = None,
     attack: Annotated[str, typer.Option(help=f"One of {', '.join(ATTACKS)}.")] = "square",
     setting: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the attack as NAME=VALUE; repeatable.")
     ] = None,
     defense: Annotated[str, typer.Option(help="What stands before the classifier.")] = "puridefense",
-    grid: Annotated[int | None, typer.Option(help="Patches along each dimension, if not the bundle's.")] = None,
+    grid: Annotated[int | None, typer.Option(min=1, help="Patches along each dimension, if not the bundle's.")] = None,
     purifier: Annotated[
         list[str] | None, typer.Option(help="A purifier of the pool; repeatable; all by default.")
     ] = None,
+    url: Annotated[str | None, typer.Option(help="A running gateway to attack instead of a bundle.")] = None,
+    key: Annotated[str | None, typer.Option(help="API key of that gateway.")] = None,
     queries: Annotated[int, typer.Option(min=1, help="Budget of each image.")] = 2500,
     images: Annotated[int, typer.Option(min=1, help="How many images, spread over the classes.")] = 100,
-    epsilon: Annotated[float | None, typer.Option(help="Radius of the ball, if not the paper's.")] = None,
+    epsilon: Annotated[float | None, typer.Option(min=0, help="Radius of the ball, if not the paper's.")] = None,
     stopping: Annotated[Stopping, typer.Option(help="When the attack is done with an image.")] = Stopping.CONFIRMED,
     seed: Annotated[int, typer.Option(help="Of the attack and of the draws.")] = 0,
     part: Annotated[int, typer.Option(min=1, help="Images attacked at once; each part has a record.")] = 100,
-    records: Annotated[
-        Path, typer.Option(help="Folder of the records; what it has is not done again.")
-    ] = DEFAULT_RECORDS,
-    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
-    precision: Annotated[str, typer.Option(help="'auto', 'float32' or 'bfloat16'.")] = "auto",
+    records: RecordsOption = DEFAULT_RECORDS,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
 ) -> None:
-    """Attack images through a defense, within a budget of queries for each."""
+    """Attack images through a defense, within a budget of queries for each; what has a record is not done again."""
 
-    def attack_all() -> None:
-        place = choose_device(device)
-        arithmetic = choose_precision(precision, place)
-        served = read_bundle(bundle)
-        stands = build(defense, served, grid, tuple(purifier or ()))
+    def single() -> Job:
         chosen = _attack(attack, setting or [])
-        cell = Cell(
-            served=describe(bundle, served, stands, arithmetic),
-            attack=chosen,
-            ball=chosen.ball if epsilon is None else Ball(chosen.ball.norm, epsilon),
-            queries=queries,
-            stopping=stopping,
-            seed=seed,
-        )
-        sample = read_sample(data, served.manifest, images)
+        ball = None if epsilon is None else Ball(chosen.ball.norm, epsilon)
+        return Job(defense, chosen, queries, stopping, ball, grid, tuple(purifier or ()))
 
-        def target(generator: torch.Generator) -> LocalTarget:
-            return LocalTarget(served.classifier, stands, place, arithmetic, generator)
+    def attack_gateway(address: str) -> None:
+        job = single()
+        with HTTPTarget(address, key) as target:
+            size = target.information.input
+            shape = Preprocessing(resize=max(size.height, size.width), height=size.height, width=size.width)
+            sample = read_sample(data, target.information.labels, shape, images)
+            cell = gateway_cell(target, job, seed)
+            _run(Campaign(cell, lambda _: target, CPU, records, part), sample)
 
-        campaign = Campaign(cell, target, place, records, part)
-        with watched(f"{attack} on {defense}") as watch:
-            done = list(campaign.run(sample, watch))
-        _tell(cell, merge(done)[cell])
+    def attack_bundle() -> None:
+        served = LocalServed(bundle, device, precision)
+        manifest = served.bundle.manifest
+        sample = read_sample(data, manifest.labels, manifest.preprocessing, images)
+        for job in _suite(suite, queries, tuple(served.bundle.purifiers)) if suite else [single()]:
+            _run(Campaign(served.cell(job, seed), _maker(served, job), served.device, records, part), sample)
 
-    _guarded(attack_all)
+    _guarded(lambda: attack_gateway(url) if url else attack_bundle())
+
+
+def _run(campaign: Campaign, sample: Sample) -> None:
+    with watched(f"{campaign.cell.attack.kind} on {campaign.cell.served.defense}") as watch:
+        done = list(campaign.run(sample, watch))
+    tell(campaign.cell, merge(done)[campaign.cell])
+
+
+def _maker(served: LocalServed, job: Job) -> MakeTarget:
+    return lambda generator: served.target(job, generator)
+
+
+def _suite(name: str, queries: int, purifiers: tuple[str, ...]) -> Sequence[Job]:
+    if name not in SUITES:
+        raise EvaluationError(f"no suite is called {name!r}; there are {', '.join(SUITES)}")
+    return list(SUITES[name](queries, purifiers))
 
 
 def _attack(name: str, settings: list[str]) -> Attack:
@@ -102,19 +121,6 @@ def _attack(name: str, settings: list[str]) -> Attack:
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
         raise EvaluationError(f"{name}: {'; '.join(lines)}") from error
-
-
-def _tell(cell: Cell, outcomes: tuple[Outcome, ...]) -> None:
-    summary = summarize(outcomes)
-    ball = f"{cell.ball.norm} {cell.ball.epsilon:.4g}"
-    title = f"{cell.attack.kind}, {ball}, {cell.queries} queries, on {cell.served.defense}: {summary.images} images"
-    table = Table("accuracy", "95 % interval over images", title=title)
-    table.add_row("clean", str(summary.clean))
-    table.add_row("any-hit", str(summary.any_hit))
-    table.add_row("confirmed (majority of 9)", str(summary.confirmed))
-    table.add_row("mean of 20 fresh draws", str(summary.mean))
-    table.add_row("queries spent an image", f"{summary.queries:.0f}")
-    Console().print(table)
 
 
 def _guarded(step: Callable[[], None]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.datasets import ImageFolder
 
 from evaluation.errors import EvaluationError
-from models.bundle import Manifest
+from models.preprocessing import Preprocessing
 
 LEVELS = 255
 
@@ -21,7 +21,7 @@ class Sample:
 
     Attributes:
         images: `(N, 3, H, W)` float32 in [0, 1].
-        labels: `(N,)` int64, indices into the labels of the bundle.
+        labels: `(N,)` int64, indices into the labels of what is attacked.
         indices: N, of the files in the sorted tree.
     """
 
@@ -42,24 +42,30 @@ class Sample:
         return hashlib.sha256(pixels.numpy().tobytes() + self.labels.numpy().tobytes()).hexdigest()
 
 
-def read_sample(root: Path, manifest: Manifest, count: int) -> Sample:
+def read_sample(root: Path, known: tuple[str, ...], preprocessing: Preprocessing, count: int) -> Sample:
     """Reads `count` images of `root/<label>/<file>`, spread evenly over the classes; all if there are fewer.
 
     The first n of a sample are spread over the classes, too, so that a smaller run is a part of a larger one.
 
+    Args:
+        root: of the tree.
+        known: the labels of what is attacked, by index.
+        preprocessing: to its input.
+        count: how many images.
+
     Raises:
-        EvaluationError: `root` is not such a tree, a folder is no label of the bundle, or a file is no image.
+        EvaluationError: `root` is not such a tree, a folder is none of the known labels, or a file is no image.
     """
     try:
         tree = ImageFolder(str(root))
     except FileNotFoundError as error:
         raise EvaluationError(f"{root}: {error}") from error
-    unknown = sorted(set(tree.classes) - set(manifest.labels))
+    unknown = sorted(set(tree.classes) - set(known))
     if unknown:
-        raise EvaluationError(f"{root}: the bundle has no label {', '.join(unknown)}")
+        raise EvaluationError(f"{root}: what is attacked has no label {', '.join(unknown)}")
     chosen = _by_turns(tree.targets)[:count]
-    images = [_read(Path(tree.samples[index][0]), manifest) for index in chosen]
-    labels = [manifest.labels.index(tree.classes[tree.targets[index]]) for index in chosen]
+    images = [_read(Path(tree.samples[index][0]), preprocessing) for index in chosen]
+    labels = [known.index(tree.classes[tree.targets[index]]) for index in chosen]
     return Sample(torch.stack(images), torch.tensor(labels), tuple(chosen))
 
 
@@ -73,10 +79,10 @@ def _by_turns(targets: list[int]) -> list[int]:
     return [index for _, index in sorted(turns)]
 
 
-def _read(path: Path, manifest: Manifest) -> Tensor:
+def _read(path: Path, preprocessing: Preprocessing) -> Tensor:
     try:
         with Image.open(path) as file:
-            pixels = manifest.preprocessing.apply(file)
+            pixels = preprocessing.apply(file)
     except UnidentifiedImageError as error:
         raise EvaluationError(str(error)) from error
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / LEVELS

@@ -28,19 +28,21 @@ class Served(Section):
 
     Attributes:
         bundle: name and version.
-        manifest_sha256: of the bundle's manifest, which has the hash of every weights file.
+        manifest_sha256: of the bundle's manifest, which has the hash of every weights file; none of a gateway.
         defense: the name of what stands before the classifier.
-        grid: patches along each dimension; none where the defense has no patches.
+        grid: patches along each dimension; none where the defense has no patches, or a gateway does not tell.
         purifiers: of the pool that draws choose from; empty where the defense has none.
         precision: of the arithmetic.
+        over_http: whether a running gateway was attacked.
     """
 
     bundle: str
-    manifest_sha256: str
+    manifest_sha256: str | None
     defense: str
     grid: PositiveInt | None
     purifiers: tuple[str, ...]
     precision: str
+    over_http: bool = False
 
 
 class Cell(Section):

@@ -26,7 +26,7 @@ class Campaign:
 
     Attributes:
         cell: what is done.
-        make_target: gives what is attacked, drawing from a CPU generator.
+        make_target: gives what is attacked; where that is in this process, it draws from the CPU generator.
         device: where the attack runs.
         folder: of the records.
         part: how many images are attacked at once, and share a record.

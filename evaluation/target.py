@@ -17,11 +17,11 @@ class Target(Protocol):
 
     Attributes:
         deterministic: whether the same image always gets the same answer.
-        tells_scores: whether it answers with scores; else with labels only.
+        levels: what each channel of an image is rounded to on the way to it, 255 for 8 bits; none if nothing rounds.
     """
 
     deterministic: bool
-    tells_scores: bool
+    levels: int | None
 
     def scores(self, images: Tensor) -> Tensor:
         """The probabilities of all classes, `(M, classes)`, for `(M, 3, H, W)` float32 in [0, 1]: M queries."""
@@ -41,7 +41,7 @@ class LocalTarget:
         generator: a CPU generator; the draws come from it.
     """
 
-    tells_scores = True
+    levels: int | None = None
 
     def __init__(
         self,
@@ -66,6 +66,12 @@ class LocalTarget:
     def labels(self, images: Tensor) -> Tensor:
         """The best class of `scores`."""
         return self.scores(images).argmax(1)
+
+    def differentiable_scores(self, images: Tensor) -> Tensor:
+        """The scores with their gradient, in float32; what only the owner of the weights can ask."""
+        draws = self._defense.draw(SeededBytes(len(images), self._generator))
+        logits = self._classifier(self._defense(images.to(self._device), draws))
+        return torch.softmax(logits.float(), dim=1)
 
     def _ask(self, images: Tensor) -> Tensor:
         draws = self._defense.draw(SeededBytes(len(images), self._generator))

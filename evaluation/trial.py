@@ -11,6 +11,8 @@ from evaluation.oracle import Oracle
 
 FIRST_CHECKS = 2
 CHECKS = 9
+ROUNDING = 1e-3
+"""What float32 arithmetic may lack of a whole level."""
 
 
 class Stopping(StrEnum):
@@ -28,8 +30,9 @@ class Stopping(StrEnum):
 class Trial:
     """What an attack sees and what is noted about it.
 
-    A candidate hits if it is in the ball and its answer is wrong. When the rule is `confirmed`, a hit is asked about
-    again: twice, and if both answers are wrong, up to nine times in all; the image is finished if most are wrong.
+    A candidate hits if its answer is wrong and what the target saw of it, after rounding, is in the ball. When the
+    rule is `confirmed`, a hit is asked about again: twice, and if both answers are wrong, up to nine times in all; the
+    image is finished if most are wrong.
 
     Args:
         oracle: whom the attack asks.
@@ -77,11 +80,19 @@ class Trial:
         return misread(answers, self.labels[rows])
 
     def returned(self, incumbents: Tensor) -> Tensor:
-        """What the attack hands in: what finished an image, else the attack's own `(N, 3, H, W)`, in the ball."""
+        """What the attack hands in: what finished an image, else the attack's own `(N, 3, H, W)`, in the ball.
+
+        Where the target rounds, the latter is rounded towards the clean image, so that it stays in the ball.
+        """
         mine = self.ball.project(incumbents, self.images)
+        if levels := self.oracle.target.levels:
+            steps = (mine - self.images) * levels
+            mine = self.images + torch.trunc(steps + ROUNDING * steps.sign()) / levels
         return torch.where(self.finished.to(mine.device)[:, None, None, None], self.found, mine)
 
     def _note(self, rows: Tensor, candidates: Tensor, answers: Tensor, before: Tensor) -> None:
+        if levels := self.oracle.target.levels:
+            candidates = torch.round(candidates * levels) / levels
         allowed = self.ball.contains(candidates, self.images[rows, None])
         hits = (misread(answers, self.labels[rows]) & allowed).cpu()
         new = hits.any(1) & ~self.finished[rows]

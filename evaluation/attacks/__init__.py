@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from evaluation.attacks.apgd import APGD
 from evaluation.attacks.attack import Attack
 from evaluation.attacks.boundary import Boundary
 from evaluation.attacks.hopskipjump import HopSkipJump
@@ -12,8 +13,11 @@ from evaluation.attacks.null import Null
 from evaluation.attacks.popskipjump import PopSkipJump
 from evaluation.attacks.simba import SimBA
 from evaluation.attacks.square import Square
+from evaluation.attacks.transfer import Transfer
 
-AnyAttack = Annotated[Null | NES | SimBA | Square | Boundary | HopSkipJump | PopSkipJump, Field(discriminator="kind")]
+AnyAttack = Annotated[
+    Null | NES | SimBA | Square | Boundary | HopSkipJump | PopSkipJump | APGD | Transfer, Field(discriminator="kind")
+]
 
 ATTACKS: dict[str, type[Attack]] = {
     "null": Null,
@@ -23,10 +27,13 @@ ATTACKS: dict[str, type[Attack]] = {
     "boundary": Boundary,
     "hopskipjump": HopSkipJump,
     "popskipjump": PopSkipJump,
+    "apgd": APGD,
+    "transfer": Transfer,
 }
 """By the names that commands and results call them."""
 
 __all__ = [
+    "APGD",
     "ATTACKS",
     "NES",
     "AnyAttack",
@@ -37,4 +44,5 @@ __all__ = [
     "PopSkipJump",
     "SimBA",
     "Square",
+    "Transfer",
 ]

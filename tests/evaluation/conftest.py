@@ -22,13 +22,14 @@ class LinearTarget:
         flips: the share of answers that name another class than the best.
     """
 
+    levels: int | None = None
+
     def __init__(self, flips: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(7)
         self.weights = torch.randn(CLASSES, 3 * SIDE * SIDE, generator=generator)
         self.flips = flips
         self.generator = torch.Generator().manual_seed(8)
         self.deterministic = flips == 0
-        self.tells_scores = True
         self.asked = 0
         self.batches: list[int] = []
 

@@ -78,6 +78,8 @@ def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Pat
         (["--set", "p=2"], ["square: p"]),
         (["--set", "q=2"], ["square: q"]),
         (["--defense", "none", "--grid", "3"], ["none", "grid"]),
+        (["--suite", "everything"], ["everything", "adaptive"]),
+        (["--url", "http://127.0.0.1:9"], ["no gateway"]),
         (["--purifier", "bim-edsr"], ["bim-edsr"]),
         (["--data", "nowhere"], ["nowhere"]),
         (["--bundle", "nowhere"], ["nowhere"]),

@@ -8,7 +8,10 @@ from PIL import Image
 
 from evaluation.errors import EvaluationError
 from evaluation.images import read_sample
-from models.bundle import read_manifest
+from models.preprocessing import Preprocessing
+
+LABELS = ("airplane", "bird", "cat", "deer")
+SIZE = Preprocessing(resize=32, height=32, width=32)
 
 
 @pytest.fixture
@@ -20,8 +23,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_images_come_by_turns_from_each_class_with_the_labels_of_the_bundle(tree: Path, bundle_folder: Path) -> None:
-    sample = read_sample(tree, read_manifest(bundle_folder), 3)
+def test_images_come_by_turns_from_each_class_with_the_labels_of_the_bundle(tree: Path) -> None:
+    sample = read_sample(tree, LABELS, SIZE, 3)
 
     assert sample.labels.tolist() == [1, 2, 1]
     assert (sample.images[:, 0, 0, 0] * 255).round().tolist() == [100, 200, 101]
@@ -29,19 +32,19 @@ def test_images_come_by_turns_from_each_class_with_the_labels_of_the_bundle(tree
     assert sample.images.dtype == torch.float32
 
 
-def test_a_smaller_sample_is_the_beginning_of_a_larger_one(tree: Path, bundle_folder: Path) -> None:
-    small, large = (read_sample(tree, read_manifest(bundle_folder), count) for count in (3, 6))
+def test_a_smaller_sample_is_the_beginning_of_a_larger_one(tree: Path) -> None:
+    small, large = (read_sample(tree, LABELS, SIZE, count) for count in (3, 6))
 
     assert torch.equal(small.images, large.images[:3])
     assert small.indices == large.indices[:3]
 
 
-def test_all_images_are_taken_where_there_are_fewer(tree: Path, bundle_folder: Path) -> None:
-    assert len(read_sample(tree, read_manifest(bundle_folder), 100)) == 8
+def test_all_images_are_taken_where_there_are_fewer(tree: Path) -> None:
+    assert len(read_sample(tree, LABELS, SIZE, 100)) == 8
 
 
-def test_a_file_that_is_no_image_is_told(tree: Path, bundle_folder: Path) -> None:
+def test_a_file_that_is_no_image_is_told(tree: Path) -> None:
     (tree / "cat" / "0.png").write_text("no image")
 
     with pytest.raises(EvaluationError, match=r"0\.png"):
-        read_sample(tree, read_manifest(bundle_folder), 8)
+        read_sample(tree, LABELS, SIZE, 8)

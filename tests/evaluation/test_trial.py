@@ -16,7 +16,7 @@ class ScriptedTarget:
     """Says what its script says: 1 is wrong, 0 is right."""
 
     deterministic = False
-    tells_scores = True
+    levels: int | None = None
 
     def __init__(self, script: list[int]) -> None:
         self.script = iter(script)
