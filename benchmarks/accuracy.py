@@ -18,8 +18,9 @@ import typer
 from benchmarks.server import running_server
 from models.bundle import read_bundle
 from service.settings import embedded_bundle
-from trainer.accuracy import accuracy, pool_accuracy
+from trainer.accuracy import pool_accuracy
 from trainer.images import read_image_folder, spread_indices
+from trainer.inference import accuracy, outputs
 
 CLIENTS = 16
 DRAWS = 5
@@ -46,7 +47,8 @@ def main(
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(SEED)
     mean, deviation = pool_accuracy(served, data, served.manifest.pool.grid, cpu, DRAWS, generator)
     typer.echo(f"offline, bfloat16: {100 * mean:.2f} +- {100 * deviation:.2f} % over {DRAWS} draws")
-    typer.echo(f"offline, undefended: {100 * accuracy(served.classifier, data, cpu):.2f} %")
+    undefended = accuracy(outputs(served.classifier, data, cpu), data)
+    typer.echo(f"offline, undefended: {100 * undefended:.2f} %")
 
 
 async def _ask_all(url: str, files: list[Path]) -> Counter[str]:

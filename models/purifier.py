@@ -31,6 +31,7 @@ class Purifier(nn.Module):
 
     def __init__(self, config: PurifierConfig) -> None:
         super().__init__()
+        self.config = config
         self.encoder = config.encoder.build()
         self.decoder = LocalImplicitDecoder(config.encoder.features, config.decoder)
         correction = self.decoder.layers[-1]

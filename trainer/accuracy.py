@@ -1,21 +1,18 @@
 """How much accuracy a classifier has, and how much of it is left behind each purifier and behind the pool."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from statistics import mean, stdev
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import Tensor, nn
+from torch import nn
 
 from models.bundle import Bundle
-from models.defenses.puridefense import PuriDefense
-from models.pool import PurifierPool
 from models.purifier import Purifier
-from models.randomness import SeededBytes
 from trainer.adversary import LEVELS, Attack
 from trainer.images import LabeledImages
-
-BATCH = 250
+from trainer.inference import BATCH, Network, accuracy, defended, outputs
+from trainer.sampling import generator
 
 
 class Accuracy(BaseModel):
@@ -64,20 +61,23 @@ def measure(
         seed: of the draws.
     """
     classifier = bundle.classifier.to(device)
-    generator = torch.Generator().manual_seed(seed)
+    random = torch.Generator().manual_seed(seed)
+
+    def share(network: Network, images: LabeledImages) -> float:
+        return accuracy(outputs(network, images, device), images)
 
     def behind(purifier: Purifier) -> float:
         purifier.to(device)
-        return accuracy(lambda images: classifier(purifier(images)), data, device)
+        return share(lambda images: classifier(purifier(images)), data)
 
     return Accuracy(
         images=len(data),
-        classifier=accuracy(classifier, data, device),
+        classifier=share(classifier, data),
         purifiers={name: behind(purifier) for name, purifier in bundle.purifiers.items()},
-        grids={grid: pool_accuracy(bundle, data, grid, device, draws, generator) for grid in grids},
+        grids={grid: pool_accuracy(bundle, data, grid, device, draws, random) for grid in grids},
         attacked=(
-            accuracy(classifier, attacked, device),
-            pool_accuracy(bundle, attacked, bundle.manifest.pool.grid, device, draws, generator)[0],
+            share(classifier, attacked),
+            pool_accuracy(bundle, attacked, bundle.manifest.pool.grid, device, draws, random)[0],
         ),
         draws=draws,
         seed=seed,
@@ -85,39 +85,23 @@ def measure(
 
 
 def pool_accuracy(
-    bundle: Bundle, data: LabeledImages, grid: int, device: torch.device, draws: int, generator: torch.Generator
+    bundle: Bundle, data: LabeledImages, grid: int, device: torch.device, draws: int, random: torch.Generator
 ) -> tuple[float, float]:
     """Mean and standard deviation, over `draws` passes of `data`, of the accuracy behind the pool."""
-    classifier = bundle.classifier.to(device)
-    defense = PuriDefense(PurifierPool(bundle.purifiers).to(device), grid, bundle.manifest.pool.halo)
-
-    def classify(images: Tensor) -> Tensor:
-        logits: Tensor = classifier(defense(images, defense.draw(SeededBytes(len(images), generator))))
-        return logits
-
-    passes = [accuracy(classify, data, device) for _ in range(draws)]
+    classify = defended(bundle, grid, device, random)
+    passes = [accuracy(outputs(classify, data, device), data) for _ in range(draws)]
     return mean(passes), stdev(passes)
 
 
 def attack_images(network: nn.Module, data: LabeledImages, strength: Attack, device: torch.device) -> LabeledImages:
-    """The images of `data`, each attacked by way of `network`, with a fixed seed."""
-    network.to(device).eval().requires_grad_(False)
-    generator = torch.Generator().manual_seed(0)
+    """The images of `data`, each attacked by way of `network`, a frozen one, with a fixed seed."""
+    network.to(device)
     batches = []
     for begin in range(0, len(data), BATCH):
         images = data.images[begin : begin + BATCH].to(device).float().div_(LEVELS)
         labels = data.labels[begin : begin + BATCH].to(device)
-        batches.append(strength.perturb(network, images, labels, generator).mul(LEVELS).round().to(torch.uint8).cpu())
-    return LabeledImages(torch.cat(batches), data.labels, data.classes)
-
-
-@torch.inference_mode()
-def accuracy(network: Callable[[Tensor], Tensor], data: LabeledImages, device: torch.device) -> float:
-    """The share of `data` that `network`, `(N, 3, H, W)` floats in [0, 1] to logits, labels correctly, in [0, 1]."""
-    correct = 0
-    for begin in range(0, len(data), BATCH):
-        images, labels = data.images[begin : begin + BATCH], data.labels[begin : begin + BATCH]
+        draw = strength.draw(images.shape, generator(0, "measure", begin))
         with torch.autocast(device.type, torch.bfloat16):
-            logits = network(images.to(device).float().div_(255))
-        correct += int((logits.argmax(1).cpu() == labels).sum())
-    return correct / len(data)
+            attacked = draw.perturb(network, images, labels)
+        batches.append(attacked.mul(LEVELS).round().to(torch.uint8).cpu())
+    return replace(data, images=torch.cat(batches))

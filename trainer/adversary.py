@@ -7,6 +7,7 @@ BIM and PGD purifiers do not become twins.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Network = Callable[[Tensor], Tensor]
-
+Objective = Callable[[Tensor], Tensor]
 
 Strength = Annotated[float, Field(gt=0, le=255)]
 LEVELS = 255
@@ -50,25 +51,61 @@ class Attack(BaseModel):
             raise ValueError("fgsm takes one full step: leave out steps and step_size")
         return self
 
-    def perturb(self, network: Network, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, shape: torch.Size, generator: torch.Generator) -> "AttackDraw":
+        """Draws strength, steps, step size and start for images of `shape`, `(N, C, H, W)`.
+
+        Args:
+            shape: of the batch.
+            generator: a CPU generator; the only randomness.
+        """
+        epsilon = _uniform(self.epsilon, shape[0], generator) / LEVELS
+        step = epsilon * _uniform(self.step_size, shape[0], generator)
+        steps = int(torch.randint(self.steps[0], self.steps[1] + 1, (), generator=generator))
+        start = torch.zeros(shape[0], 1, 1, 1)
+        if self.kind == "pgd":
+            start = epsilon * (2 * torch.rand(shape, generator=generator) - 1)
+        return AttackDraw(epsilon, step, start, steps)
+
+
+@dataclass(frozen=True)
+class AttackDraw:
+    """What was drawn for one attack on one batch.
+
+    Attributes:
+        epsilon: `(N, 1, 1, 1)`, radius of each ball, in [0, 1].
+        step: `(N, 1, 1, 1)`, length of one step.
+        start: where each image starts, as an offset of the shape of the images or of one that broadcasts to it.
+        steps: gradient steps.
+    """
+
+    epsilon: Tensor
+    step: Tensor
+    start: Tensor
+    steps: int
+
+    def part(self, chosen: slice) -> "AttackDraw":
+        """The draw for some of the images."""
+        return AttackDraw(self.epsilon[chosen], self.step[chosen], self.start[chosen], self.steps)
+
+    def perturb(self, network: Network, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images near `images`, on the 8-bit grid that a client's image lies on.
 
         Args:
             network: the surrogate, `(N, C, H, W)` floats in [0, 1] to logits, in evaluation mode.
             images: `(N, C, H, W)` float32 in [0, 1].
             labels: `(N,)` int64.
-            generator: a CPU generator; the only randomness.
         """
-        count = len(images)
-        epsilon = _uniform(self.epsilon, count, generator).to(images.device) / 255
-        step = epsilon * _uniform(self.step_size, count, generator).to(images.device)
-        steps = int(torch.randint(self.steps[0], self.steps[1] + 1, (), generator=generator))
-        start = images
-        if self.kind == "pgd":
-            noise = torch.rand(images.shape, generator=generator).to(images.device)
-            start = torch.clamp(images + epsilon * (2 * noise - 1), 0, 1)
-        adversarial = ascend(network, images, labels, start, epsilon=epsilon, step=step, steps=steps)
-        return onto_levels(adversarial, images)
+
+        def loss(logits: Tensor) -> Tensor:
+            return functional.cross_entropy(logits, labels, reduction="sum")
+
+        return onto_levels(self.climb(network, images, loss), images)
+
+    def climb(self, network: Network, images: Tensor, loss: Objective) -> Tensor:
+        """Images of the balls around `images` that make `loss` of the logits large; not rounded to levels."""
+        epsilon, step, start = (one.to(images.device) for one in (self.epsilon, self.step, self.start))
+        begin = torch.clamp(images + start, 0, 1)
+        return ascend(network, images, loss, begin, epsilon=epsilon, step=step, steps=self.steps)
 
 
 def onto_levels(adversarial: Tensor, images: Tensor) -> Tensor:
@@ -78,14 +115,14 @@ def onto_levels(adversarial: Tensor, images: Tensor) -> Tensor:
 
 
 def ascend(
-    network: Network, images: Tensor, labels: Tensor, start: Tensor, *, epsilon: Tensor, step: Tensor, steps: int
+    network: Network, images: Tensor, loss: Objective, start: Tensor, *, epsilon: Tensor, step: Tensor, steps: int
 ) -> Tensor:
-    """Climbs the cross-entropy by `steps` signed gradient steps and stays within `epsilon` of `images` and in [0, 1].
+    """Climbs `loss` by `steps` signed gradient steps and stays within `epsilon` of `images` and in [0, 1].
 
     Args:
         network: `(N, C, H, W)` floats in [0, 1] to logits.
         images: `(N, C, H, W)` float32, the center of each ball.
-        labels: `(N,)` int64.
+        loss: `(N, classes)` float32 logits to a sum over the images.
         start: where each image starts, inside its ball.
         epsilon: `(N, 1, 1, 1)`, radius of each ball.
         step: `(N, 1, 1, 1)`, length of one step.
@@ -94,8 +131,7 @@ def ascend(
     current = start
     for _ in range(steps):
         current = current.detach().requires_grad_()
-        loss = functional.cross_entropy(network(current).float(), labels, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, current)
+        (gradient,) = torch.autograd.grad(loss(network(current).float()), current)
         moved = current.detach() + step * gradient.sign()
         current = torch.clamp(torch.clamp(moved, images - epsilon, images + epsilon), 0, 1)
     return current.detach()

@@ -1,4 +1,4 @@
-"""Random flips and shifts of a batch, drawn from a generator that the caller owns."""
+"""Random flips and crops: drawn first, then applied, so that several processes can draw for a batch and share it."""
 
 import torch
 from torch import Tensor
@@ -7,20 +7,32 @@ from torch.nn import functional
 EVEN_ODDS = 0.5
 
 
-def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirrors each image of `(N, C, H, W)` left to right with probability 1/2."""
-    mirrored = torch.rand(len(images), generator=generator) < EVEN_ODDS
-    return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(3), images)
+def draw_flips(count: int, generator: torch.Generator) -> Tensor:
+    """`(count,)` bool on the CPU: whether an image is mirrored; even odds."""
+    return torch.rand(count, generator=generator) < EVEN_ODDS
 
 
-def random_crop(images: Tensor, size: int, padding: int, generator: torch.Generator) -> Tensor:
-    """Cuts a `size` x `size` window at a random place of each image, reflected at its borders by `padding` pixels."""
-    if padding:
-        images = functional.pad(images.float(), [padding] * 4, mode="reflect").to(images.dtype)
-    count, _, height, width = images.shape
-    top = torch.randint(height - size + 1, (count, 1, 1), generator=generator)
-    left = torch.randint(width - size + 1, (count, 1, 1), generator=generator)
-    rows = top + torch.arange(size).view(1, -1, 1)
-    columns = left + torch.arange(size).view(1, 1, -1)
-    index = torch.arange(count).view(-1, 1, 1)
+def flip(images: Tensor, flips: Tensor) -> Tensor:
+    """Mirrors those of `(N, C, H, W)` left to right that `(N,)` `flips` say."""
+    return torch.where(flips.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+
+
+def draw_corners(count: int, freedom: int, generator: torch.Generator) -> Tensor:
+    """`(count, 2)` int64 on the CPU: top and left of a crop that can move by `freedom` pixels each way."""
+    return torch.randint(freedom + 1, (count, 2), generator=generator)
+
+
+def crop(images: Tensor, corners: Tensor, size: int) -> Tensor:
+    """Cuts a `size` x `size` window out of each of `(N, C, H, W)`, whose top and left `(N, 2)` `corners` say."""
+    top, left = corners.to(images.device).view(-1, 2, 1, 1).unbind(1)
+    rows = top + torch.arange(size, device=images.device).view(1, -1, 1)
+    columns = left + torch.arange(size, device=images.device).view(1, 1, -1)
+    index = torch.arange(len(images), device=images.device).view(-1, 1, 1)
     return images.permute(0, 2, 3, 1)[index, rows, columns].permute(0, 3, 1, 2)
+
+
+def reflect(images: Tensor, padding: int) -> Tensor:
+    """Widens `(N, C, H, W)` by `padding` pixels on every side, which mirror what lies inside."""
+    if not padding:
+        return images
+    return functional.pad(images.float(), [padding] * 4, mode="reflect").to(images.dtype)

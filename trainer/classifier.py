@@ -1,20 +1,23 @@
 """Trains a classifier from nothing: SGD with Nesterov momentum on a one-cycle schedule, with progressive resizing."""
 
-from collections.abc import Callable, Iterator
-from math import isfinite
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
+from lightning_fabric import Fabric
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.optimizer import Optimizer
 
-from trainer.augmentation import random_crop, random_flip
-from trainer.errors import DivergedError, TooFewImagesError
+from trainer.adversarial_training import AdversarialTraining, Example
+from trainer.augmentation import crop, draw_corners, draw_flips, flip, reflect
+from trainer.batch_norm import share_batch_norms
+from trainer.devices import share
+from trainer.errors import TooFewImagesError
 from trainer.images import LabeledImages
+from trainer.loop import Stateful, Task
+from trainer.sampling import Epochs, generator
 
 
 class Phase(BaseModel):
@@ -34,6 +37,7 @@ class ClassifierTraining(BaseModel):
         peak_learning_rate: reached after `warmup` of all steps, then annealed to zero.
         weight_decay: of the weights; biases and batch norms have none.
         padding: the largest shift of an image, in pixels of its full size.
+        adversarial: how it learns to resist attacks itself; none for a standard classifier.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,96 +50,106 @@ class ClassifierTraining(BaseModel):
     weight_decay: NonNegativeFloat = 5e-4
     label_smoothing: NonNegativeFloat = 0.1
     padding: NonNegativeInt = 4
+    adversarial: AdversarialTraining | None = None
 
     def resolutions(self) -> list[int]:
         """The resolution of every epoch, in order."""
         return [phase.resolution for phase in self.phases for _ in range(phase.epochs)]
 
 
-class ClassifierTrainer:
-    """One training run, which can stop after any epoch and go on from its checkpoint.
+class ClassifierTask(Task):
+    """The training of one classifier.
 
     Args:
-        network: takes `(N, 3, H, W)` floats in [0, 1]; trained in place.
-        training: the settings of the run.
+        name: of the task.
+        network: takes `(N, 3, H, W)` floats in [0, 1]; trained in place, on the device of `fabric`.
+        training: its settings.
         data: what it learns from.
-        device: where it runs.
-        seed: of the order of the images and their augmentation.
+        fabric: where it runs.
+        seed: of the order of the images, their augmentation and attacks.
 
     Raises:
         TooFewImagesError: there are fewer images than one batch takes.
+        DeviceError: a batch cannot be shared equally by the processes.
     """
 
     def __init__(
         self,
+        name: str,
         network: nn.Module,
         training: ClassifierTraining,
         data: LabeledImages,
-        device: torch.device,
+        fabric: Fabric,
         seed: int,
     ) -> None:
         if len(data) < training.batch_size:
-            raise TooFewImagesError(f"{len(data)} images are fewer than a batch of {training.batch_size}")
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            raise TooFewImagesError(f"{name}: {len(data)} images are fewer than a batch of {training.batch_size}")
+        self.name = name
         self.training = training
         self.data = data
-        self.device = device
-        self.generator = torch.Generator().manual_seed(seed)
-        self.epochs_done = 0
-        self.optimizer = self._optimizer()
+        self.fabric = fabric
+        self.seed = seed
+        self.own = share(training.batch_size, fabric, f"{name}: a batch")
+        self.epochs = Epochs(len(data), training.batch_size, seed)
+        self.resolutions = training.resolutions()
+        self.steps = len(self.resolutions) * self.epochs.steps
+        if fabric.world_size > 1:
+            share_batch_norms(network)
+        self.network = network.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = self._optimizer()
         self.schedule = OneCycleLR(
-            self.optimizer,
+            optimizer,
             max_lr=training.peak_learning_rate,
-            total_steps=len(training.resolutions()) * (len(data) // training.batch_size),
+            total_steps=self.steps,
             pct_start=training.warmup,
             anneal_strategy="linear",
             cycle_momentum=False,
         )
+        self.trained = fabric.setup_module(self.network)
+        self.optimizer = cast("Optimizer", fabric.setup_optimizers(optimizer))
 
-    def run(self, checkpoint: Path, report: Callable[[int, float], None]) -> None:
-        """Trains the epochs that are left; after each writes `checkpoint` and reports its number and mean loss.
+    def parts(self) -> dict[str, Stateful]:
+        """Network, optimizer and schedule."""
+        return {"network": self.network, "optimizer": self.optimizer, "schedule": self.schedule}
 
-        Raises:
-            DivergedError: the loss is no longer a number.
-        """
-        if checkpoint.exists():
-            self._restore(checkpoint)
-        for resolution in self.training.resolutions()[self.epochs_done :]:
-            loss = self._epoch(resolution)
-            if not isfinite(loss):
-                raise DivergedError(f"the loss is {loss} in epoch {self.epochs_done + 1}")
-            self.epochs_done += 1
-            self._save(checkpoint)
-            report(self.epochs_done, loss)
+    def step(self, number: int) -> dict[str, Tensor]:
+        """One optimizer step on one batch."""
+        images, labels = self._batch(number)
+        images, labels = images[self.own], labels[self.own]
+        loss = self._loss(images, labels, number)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.optimizer.step()
+        self.schedule.step()
+        return {"loss": loss.detach()}
 
-    def _epoch(self, resolution: int) -> float:
+    def _loss(self, images: Tensor, labels: Tensor, number: int) -> Tensor:
+        smoothing = self.training.label_smoothing
         self.network.train()
-        total = torch.zeros((), device=self.device)
-        batches = 0
-        for images, labels in self._batches(resolution):
-            with torch.autocast(self.device.type, torch.bfloat16):
-                logits = self.network(images)
-            loss = functional.cross_entropy(logits.float(), labels, label_smoothing=self.training.label_smoothing)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            self.optimizer.step()
-            self.schedule.step()
-            total += loss.detach()
-            batches += 1
-        return float(total) / batches
+        if self.training.adversarial is None:
+            return functional.cross_entropy(self.trained(images).float(), labels, label_smoothing=smoothing)
+        adversarial = self.training.adversarial
+        shape = torch.Size([self.training.batch_size, *images.shape[1:]])
+        draw = adversarial.attack.draw(shape, generator(self.seed, "attack", number)).part(self.own)
+        example = Example(images, labels, draw, smoothing)
+        with self.fabric.autocast():
+            attacked = adversarial.attack_images(self.network, example)
+        return adversarial.loss(self.trained, example, attacked)
 
-    def _batches(self, resolution: int) -> Iterator[tuple[Tensor, Tensor]]:
-        size = self.data.images.shape[-1]
-        order = torch.randperm(len(self.data), generator=self.generator)
-        for start in range(0, len(order) - self.training.batch_size + 1, self.training.batch_size):
-            chosen = order[start : start + self.training.batch_size]
-            images = random_flip(self.data.images[chosen], self.generator)
-            images = random_crop(images, size, self.training.padding, self.generator)
-            images = images.to(self.device).float().div_(255)
-            if resolution != size:
-                images = functional.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
-            images = images.contiguous(memory_format=torch.channels_last)
-            yield images, self.data.labels[chosen].to(self.device)
+    def _batch(self, number: int) -> tuple[Tensor, Tensor]:
+        """The whole batch of a step, `(batch, 3, resolution, resolution)` in [0, 1], for all processes."""
+        chosen = self.epochs.indices(number)
+        random = generator(self.seed, "augmentation", number)
+        size, padding = self.data.images.shape[-1], self.training.padding
+        flips = draw_flips(len(chosen), random)
+        corners = draw_corners(len(chosen), 2 * padding, random)
+        images = flip(self.data.images[chosen].to(self.fabric.device), flips)
+        images = crop(reflect(images, padding), corners, size).float().div_(255)
+        resolution = self.resolutions[number // self.epochs.steps]
+        if resolution != size:
+            images = functional.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
+        images = images.contiguous(memory_format=torch.channels_last)
+        return images, self.data.labels[chosen].to(self.fabric.device)
 
     def _optimizer(self) -> Optimizer:
         weights = [parameter for parameter in self.network.parameters() if parameter.ndim > 1]
@@ -147,23 +161,3 @@ class ClassifierTrainer:
         return torch.optim.SGD(
             groups, lr=self.training.peak_learning_rate, momentum=self.training.momentum, nesterov=True
         )
-
-    def _save(self, checkpoint: Path) -> None:
-        partial = checkpoint.with_suffix(".partial")
-        state = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "generator": self.generator.get_state(),
-            "epochs_done": self.epochs_done,
-        }
-        torch.save(state, partial)
-        partial.replace(checkpoint)
-
-    def _restore(self, checkpoint: Path) -> None:
-        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.generator.set_state(state["generator"].cpu())
-        self.epochs_done = state["epochs_done"]

@@ -5,116 +5,206 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
+from rich.console import Console
 
 from models.bundle import BundleError
-from trainer.accuracy import Accuracy
-from trainer.errors import RunError, TrainerError
-from trainer.images import LabeledImages, read_image_folder
-from trainer.recipe import read_recipe
+from trainer.bundling import Bundling
+from trainer.data import FolderData, Split
+from trainer.devices import Precision, open_fabric
+from trainer.errors import TrainerError
+from trainer.images import LabeledImages
+from trainer.loop import Loop
+from trainer.own_recipe import OwnRecipe
+from trainer.progress import ProgressBar, TensorBoard
+from trainer.recipe import Recipe, read_recipe
+from trainer.report import print_measured
 from trainer.run import Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a classifier and a pool, and bundle them.")
 
 RecipeOption = Annotated[str, typer.Option("--recipe", help="A shipped recipe by name, or a TOML file.")]
-TrainOption = Annotated[Path, typer.Option("--train", help="Training images: an ImageFolder tree.")]
-TestOption = Annotated[Path, typer.Option("--test", help="Images for measuring: an ImageFolder tree.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE, over what the recipe says; may be repeated.")
+]
+TrainOption = Annotated[
+    Path | None, typer.Option("--train", help="Training images, ROOT/<class>/<file>, instead of the recipe's.")
+]
+TestOption = Annotated[
+    Path | None, typer.Option("--test", help="Images to measure on, ROOT/<class>/<file>, instead of the recipe's.")
+]
 RunOption = Annotated[Path, typer.Option("--run", help="Folder of the checkpoints; goes on from those it has.")]
 OutputOption = Annotated[Path, typer.Option("--output", help="Folder of the bundle.")]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="'cpu', 'cuda' or 'cuda:N'; by default CUDA if it is there.")
-]
+DeviceOption = Annotated[str, typer.Option("--device", help="'cpu', 'cuda', 'cuda:N', or 'auto': CUDA if it is there.")]
+ProcessesOption = Annotated[int, typer.Option("--processes", min=1, help="How many, each with a GPU of its own.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Of the arithmetic in training.")]
 DEFAULT_RECIPE = "cifar10-resnet18"
 DEFAULT_RUN = Path("runs/default")
-DEFAULT_DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEFAULT_PRECISION: Precision = "bf16-mixed"
+
+
+class Session:
+    """One call of the command: what its options say, opened.
+
+    The images are read before other processes start, so that what is wrong with them is told once.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, device: str, processes: int, precision: Precision) -> None:
+        self.console = Console(soft_wrap=True, highlight=False)
+        self.recipe = recipe
+        self.train = self._read("train")
+        fabric = open_fabric(device, processes, precision)
+        self.first = fabric.is_global_zero
+        self.console.quiet = not self.first
+        watchers = (ProgressBar(self.console), TensorBoard(folder / "tensorboard"))
+        self.run = Run(recipe, folder, Loop(fabric, watchers), self.console.print)
+        self.run.check(self.train)
+
+    def bundle(self, output: Path) -> None:
+        """Writes and measures the bundle, in the first process."""
+        if self.first:
+            test = self._read("test")
+            measured = Bundling(self.run, self.run.fabric.device, self.train, test).write(output)
+            print_measured(self.console, measured)
+            self.console.print(f"{output}: written")
+
+    def _read(self, split: Split) -> LabeledImages:
+        data = self.recipe.data.read(split, self.recipe.preprocessing)
+        for name in data.skipped:
+            self.console.print(f"{split} images: {name} is damaged and left out")
+        return data
 
 
 @app.command()
-def classifier(
-    train: TrainOption,
-    recipe: RecipeOption = DEFAULT_RECIPE,
-    run: RunOption = DEFAULT_RUN,
-    device: DeviceOption = DEFAULT_DEVICE,
+def init(
+    recipe: Annotated[Path, typer.Argument(help="The TOML file to write.")],
+    train: Annotated[Path, typer.Option("--train", help="Images to learn from, ROOT/<class>/<file>.")],
+    test: Annotated[Path, typer.Option("--test", help="Images to measure on, ROOT/<class>/<file>.")],
+    size: Annotated[int, typer.Option("--size", min=8, help="Side of the classifier's input, in pixels.")],
+    classifier: Annotated[
+        Path | None,
+        typer.Option("--classifier", help="Your own: a state dict (.pt, .safetensors) or an exported program (.pt2)."),
+    ] = None,
+    architecture: Annotated[
+        str | None, typer.Option("--architecture", help="Of the classifier: a name of torchvision's, or 'exported'.")
+    ] = None,
 ) -> None:
-    """Train the classifier that is served."""
-    _guarded(lambda: _run(recipe, run, device).train_classifier(_images(train, recipe)))
-
-
-@app.command()
-def pool(
-    train: TrainOption,
-    recipe: RecipeOption = DEFAULT_RECIPE,
-    run: RunOption = DEFAULT_RUN,
-    device: DeviceOption = DEFAULT_DEVICE,
-) -> None:
-    """Train the surrogate and the purifiers."""
-    _guarded(lambda: _run(recipe, run, device).train_pool(_images(train, recipe)))
-
-
-@app.command()
-def bundle(
-    train: TrainOption,
-    test: TestOption,
-    output: OutputOption,
-    recipe: RecipeOption = DEFAULT_RECIPE,
-    run: RunOption = DEFAULT_RUN,
-    device: DeviceOption = DEFAULT_DEVICE,
-) -> None:
-    """Write what was trained as a bundle, and measure it."""
-    _guarded(
-        lambda: _tell(_run(recipe, run, device).write_bundle(output, _images(train, recipe), _images(test, recipe)))
-    )
-
-
-@app.command(name="all")
-def everything(
-    train: TrainOption,
-    test: TestOption,
-    output: OutputOption,
-    recipe: RecipeOption = DEFAULT_RECIPE,
-    run: RunOption = DEFAULT_RUN,
-    device: DeviceOption = DEFAULT_DEVICE,
-) -> None:
-    """Train the classifier and the pool, and write the bundle."""
+    """Write a recipe for your own images, and your own classifier if you have one."""
 
     def steps() -> None:
-        training = _run(recipe, run, device)
-        images = _images(train, recipe)
-        training.train_classifier(images)
-        training.train_pool(images)
-        _tell(training.write_bundle(output, images, _images(test, recipe)))
+        own = OwnRecipe(recipe.stem, train, test, size, classifier, architecture)
+        text = own.text()
+        try:
+            with recipe.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError:
+            raise TrainerError(f"{recipe} is there already; name another file") from None
+        typer.echo(
+            f"{recipe}: written; edit it, then: purigate-train all --recipe {recipe} --output bundles/{recipe.stem}"
+        )
 
     _guarded(steps)
 
 
-def _run(recipe: str, folder: Path, device: str) -> Run:
+@app.command()
+def classifier(
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    settings: SetOption = None,
+    train: TrainOption = None,
+    run: RunOption = DEFAULT_RUN,
+    device: DeviceOption = "auto",
+    processes: ProcessesOption = 1,
+    precision: PrecisionOption = DEFAULT_PRECISION,
+) -> None:
+    """Train the classifier that is served."""
+
+    def steps() -> None:
+        session = Session(_recipe(recipe, settings, train, None), run, device, processes, precision)
+        session.run.train_classifier(session.train)
+
+    _guarded(steps)
+
+
+@app.command()
+def pool(
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    settings: SetOption = None,
+    train: TrainOption = None,
+    run: RunOption = DEFAULT_RUN,
+    device: DeviceOption = "auto",
+    processes: ProcessesOption = 1,
+    precision: PrecisionOption = DEFAULT_PRECISION,
+) -> None:
+    """Train the surrogate and the purifiers."""
+
+    def steps() -> None:
+        session = Session(_recipe(recipe, settings, train, None), run, device, processes, precision)
+        session.run.train_pool(session.train)
+
+    _guarded(steps)
+
+
+@app.command()
+def bundle(
+    output: OutputOption,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    settings: SetOption = None,
+    train: TrainOption = None,
+    test: TestOption = None,
+    run: RunOption = DEFAULT_RUN,
+    device: DeviceOption = "auto",
+) -> None:
+    """Write what was trained as a bundle, and measure it."""
+
+    def steps() -> None:
+        Session(_recipe(recipe, settings, train, test), run, device, 1, DEFAULT_PRECISION).bundle(output)
+
+    _guarded(steps)
+
+
+@app.command(name="all")
+def everything(  # noqa: PLR0913, PLR0917 - the options of all steps
+    output: OutputOption,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    settings: SetOption = None,
+    train: TrainOption = None,
+    test: TestOption = None,
+    run: RunOption = DEFAULT_RUN,
+    device: DeviceOption = "auto",
+    processes: ProcessesOption = 1,
+    precision: PrecisionOption = DEFAULT_PRECISION,
+) -> None:
+    """Train the classifier and the pool, and write the bundle."""
+
+    def steps() -> None:
+        session = Session(_recipe(recipe, settings, train, test), run, device, processes, precision)
+        session.run.train_classifier(session.train)
+        session.run.train_pool(session.train)
+        session.bundle(output)
+
+    _guarded(steps)
+
+
+def _recipe(name: str, settings: list[str] | None, train: Path | None, test: Path | None) -> Recipe:
+    """The recipe with what the flags change."""
+    recipe = read_recipe(name, settings or ())
+    if train is None and test is None:
+        return recipe
+    data = recipe.data if isinstance(recipe.data, FolderData) else None
+    if train is None and data is None:
+        raise TrainerError("--test needs --train beside it: the recipe's images are not in folders")
+    folders = {"kind": "folder", "train": train or (data and data.train), "test": test or (data and data.test)}
+    kept = recipe.data.model_dump(include={"per_class", "labels"})
+    return recipe.model_copy(update={"data": FolderData.model_validate({**kept, **folders})})
+
+
+def _guarded(steps: Callable[[], None]) -> None:
+    """Takes the steps; tells what stopped them in one line."""
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise RunError(f"device {device}: {str(error).splitlines()[0]}") from error
-    return Run(read_recipe(recipe), folder, torch.device(device), typer.echo)
-
-
-def _images(root: Path, recipe: str) -> LabeledImages:
-    return read_image_folder(root, read_recipe(recipe).preprocessing)
-
-
-def _tell(accuracy: Accuracy) -> None:
-    typer.echo(f"on {accuracy.images} images: classifier {100 * accuracy.classifier:.2f} %")
-    for name, value in accuracy.purifiers.items():
-        typer.echo(f"behind {name} alone: {100 * value:.2f} %")
-    undefended, defended = accuracy.attacked
-    typer.echo(f"on attacked images: undefended {100 * undefended:.2f} %, behind the pool {100 * defended:.2f} %")
-    for grid, (mean, deviation) in accuracy.grids.items():
-        spread = f"{100 * mean:.2f} +- {100 * deviation:.2f} %"
-        typer.echo(f"behind the pool, grid {grid}x{grid}: {spread} over {accuracy.draws} draws")
-
-
-def _guarded(step: Callable[[], None]) -> None:
-    torch.set_flush_denormal(True)
-    try:
-        step()
+        steps()
     except (TrainerError, BundleError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)
+    except KeyboardInterrupt:
+        typer.secho("interrupted; the same command goes on from the last checkpoint", err=True)
+        sys.exit(130)

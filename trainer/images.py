@@ -1,15 +1,27 @@
-"""Labeled images in memory: an ImageFolder tree read into one uint8 tensor."""
+"""Labeled images in memory, as one uint8 tensor, and how a folder of class folders becomes one."""
 
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 
 from models.preprocessing import Preprocessing
+from trainer.errors import DataError
+
+MOST_DAMAGED = 0.01
+"""Share of files that may be damaged; more of them is a fault of the copy, not of a few files."""
+SHOWN = 10
+MEMORY_SHARE = 0.7
+
+Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -20,19 +32,29 @@ class LabeledImages:
         images: `(N, 3, height, width)` uint8.
         labels: `(N,)` int64, indices into `classes`.
         classes: the names of the classes, by index.
+        skipped: files that could not be read.
     """
 
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of pixels and labels, in order, and of the classes."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        digest.update(self.images.contiguous().numpy().data)
+        digest.update(self.labels.numpy().data)
+        return digest.hexdigest()
+
     def spread(self, count: int) -> "LabeledImages":
         """`count` images spread evenly over the set, whose files lie sorted by class; all if there are fewer."""
         chosen = spread_indices(len(self), count)
-        return LabeledImages(self.images[chosen], self.labels[chosen], self.classes)
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
 
 def spread_indices(total: int, count: int) -> Tensor:
@@ -40,20 +62,79 @@ def spread_indices(total: int, count: int) -> Tensor:
     return torch.linspace(0, total - 1, min(count, total)).round().long()
 
 
-def read_image_folder(root: Path, preprocessing: Preprocessing) -> LabeledImages:
+def read_image_folder(
+    root: Path, preprocessing: Preprocessing, *, classes: Sequence[str] = (), per_class: int | None = None
+) -> LabeledImages:
     """Reads `root/<class>/<file>`, each image as the service would.
 
+    Args:
+        root: of the tree.
+        preprocessing: the size that the images are brought to.
+        classes: names of all classes, in the order of the classifier's logits, where that is not the order of the
+            alphabet or a class has no images here.
+        per_class: how many images of each class, spread evenly over its sorted files; all of them where there is none.
+
     Raises:
-        FileNotFoundError: `root` is not a folder of class folders with images in them.
-        PIL.UnidentifiedImageError: a file is not an image.
+        DataError: `root` has no class folders with images in them, or others than `classes`; it does not fit in memory;
+            or more than 1 % of the files are damaged.
     """
-    tree = ImageFolder(str(root))
-
-    def read(path: str) -> Tensor:
-        with Image.open(path) as file:
-            pixels = preprocessing.apply(file)
-        return torch.from_numpy(pixels.copy()).permute(2, 0, 1)
-
+    names = _class_folders(root)
+    strangers = sorted(set(names) - set(classes)) if classes else []
+    if strangers:
+        raise DataError(f"{root}: folders that are none of the classes: {_listed(strangers)}")
+    indices = {name: index for index, name in enumerate(classes or names)}
+    files = [(path, indices[name]) for name in names for path in _images(root / name, per_class)]
+    _require_memory(root, len(files), preprocessing)
     with ThreadPoolExecutor() as workers:
-        images = torch.stack(list(workers.map(read, (path for path, _ in tree.samples), chunksize=64)))
-    return LabeledImages(images, torch.tensor(tree.targets), tuple(tree.classes))
+        read = list(workers.map(lambda file: _read(file[0], preprocessing), files))
+    damaged = tuple(
+        str(path.relative_to(root)) for (path, _), pixels in zip(files, read, strict=True) if pixels is None
+    )
+    if len(damaged) > MOST_DAMAGED * len(files):
+        raise DataError(f"{root}: {len(damaged)} of {len(files)} files are damaged, over 1 %: {_listed(damaged)}")
+    kept = [(pixels, label) for pixels, (_, label) in zip(read, files, strict=True) if pixels is not None]
+    images = torch.from_numpy(np.stack([pixels for pixels, _ in kept])).permute(0, 3, 1, 2).contiguous()
+    return LabeledImages(images, torch.tensor([label for _, label in kept]), tuple(indices), damaged)
+
+
+def _class_folders(root: Path) -> list[str]:
+    try:
+        names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{root}: {error.strerror}") from error
+    if not names:
+        raise DataError(f"{root}: no class folders here; images lie in ROOT/<class>/<file>")
+    return names
+
+
+def _images(folder: Path, most: int | None) -> Iterator[Path]:
+    known = Image.registered_extensions()
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in known and path.is_file())
+    if not files:
+        raise DataError(f"{folder}: no images here; they are recognized by their names, such as .jpg, .png or .webp")
+    for index in spread_indices(len(files), most or len(files)).tolist():
+        yield files[index]
+
+
+def _read(path: Path, preprocessing: Preprocessing) -> Pixels | None:
+    try:
+        with Image.open(path) as file:
+            return preprocessing.apply(file).copy()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises on damaged files
+        return None
+
+
+def _require_memory(root: Path, count: int, preprocessing: Preprocessing) -> None:
+    """Two copies are held for a moment: the images one by one, then all of them stacked."""
+    needed = 2 * count * 3 * preprocessing.height * preprocessing.width
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > MEMORY_SHARE * there:
+        raise DataError(
+            f"{root}: {count} images of {preprocessing.width}x{preprocessing.height} need {needed / 2**30:.1f} GiB of "
+            f"memory, this machine has {there / 2**30:.1f}; take fewer of each class (data.per_class)"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

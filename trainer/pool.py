@@ -1,21 +1,34 @@
 """Trains the purifiers of a pool: all that belong to one attack see the same adversarial batches."""
 
-from collections.abc import Callable
-from math import isfinite
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self, cast
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from lightning_fabric import Fabric
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.optimizer import Optimizer
 
 from models.purifier import Purifier, PurifierConfig
-from trainer.adversary import Attack
-from trainer.augmentation import random_crop, random_flip
-from trainer.errors import DivergedError
+from trainer.adversary import LEVELS, Attack
+from trainer.augmentation import crop, draw_corners, draw_flips, flip
+from trainer.devices import share
+from trainer.guidance import Guidance, Guide
 from trainer.images import LabeledImages
+from trainer.loop import Stateful, Task
+from trainer.sampling import generator
+from trainer.start import first_weights
 
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$", max_length=40)]
 """Letters and digits alone: an attack and an architecture are joined by a hyphen to the name of a purifier."""
@@ -24,15 +37,23 @@ PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$", max_length=40)]
 class PoolTraining(BaseModel):
     """How a pool is trained: one purifier for each pair of an attack and an architecture.
 
+    The loss is equation (2) of PuriDefense with p = 1: the mean absolute error of purified attacked images, and
+    `clean_weight` (lambda) times that of purified clean images.
+
     Attributes:
         attacks: by name.
         purifiers: architectures, by name.
         steps: optimizer steps of each purifier.
         adversarial: adversarial images in a batch.
         clean: clean images in a batch, which teach a purifier to leave an image alone.
+        clean_weight: lambda.
         clean_after: share of the steps before the first clean image. A new purifier is the identity, and an L1 loss on
             clean images would keep it so: a correction has to pay on attacked images first.
-        crop: side in pixels of the random crops that purifiers learn on; about the side of a served window.
+        crop: side in pixels of the random crops that purifiers learn on, whose borders their convolutions see as zeros;
+            where there is none, the side of a served window, which has such borders too.
+        start: folder of a bundle whose purifiers of the same names and architectures give the first weights; new ones
+            where there is none.
+        guidance: a second term, that looks at the answers of the served classifier.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,121 +63,150 @@ class PoolTraining(BaseModel):
     steps: PositiveInt = 1000
     adversarial: PositiveInt = 64
     clean: NonNegativeInt = 32
+    clean_weight: NonNegativeFloat = 0.5
     clean_after: Annotated[float, Field(ge=0, le=1)] = 0.2
-    crop: PositiveInt = 20
+    crop: PositiveInt | None = None
     peak_learning_rate: PositiveFloat = 1e-3
-    weight_decay: float = 1e-4
+    weight_decay: NonNegativeFloat = 1e-4
+    start: Path | None = None
+    guidance: Guidance | None = None
+
+    @model_validator(mode="after")
+    def _guided_images_are_there(self) -> Self:
+        if self.guidance and self.guidance.images > 2 * min(self.adversarial, self.clean or self.adversarial):
+            raise ValueError("guidance.images: half of them are taken from `adversarial`, half from `clean`")
+        return self
 
 
-class PurifierTrainer:
-    """Trains all purifiers of one attack together; can stop at a checkpoint and go on from it.
+@dataclass(frozen=True)
+class Victims:
+    """The networks that a pool learns from, frozen: `(N, 3, H, W)` floats in [0, 1] to logits.
+
+    Attributes:
+        surrogate: undefended, attacked to make adversarial images.
+        classifier: the one that is served; needed only where it guides the purifiers.
+    """
+
+    surrogate: nn.Module
+    classifier: nn.Module | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's part of the images of a step; the attacked come first.
+
+    Attributes:
+        inputs: `(N, 3, H, W)` float32 in [0, 1], what a purifier is shown, whole.
+        targets: the same images, clean.
+        attacked: how many of them were attacked.
+        corners: `(N, 2)`, of the crops that the pixel loss looks at.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    attacked: int
+    corners: Tensor
+
+
+class PurifierTask(Task):
+    """The training of all purifiers of one attack, together.
 
     Args:
         training: the settings of the pool.
         attack: the name of one of its attacks.
-        surrogate: an undefended classifier, `(N, 3, H, W)` floats in [0, 1] to logits, that the attack is made against.
+        victims: the networks that it learns from; moved to the device of `fabric`.
         data: the clean images and their labels.
-        device: where it runs.
+        fabric: where it runs.
         seed: of the first weights, the order of the images, their augmentation and the attack.
+
+    Raises:
+        DeviceError: a batch cannot be shared equally by the processes.
+        NetworkError: the bundle to start from has other purifiers.
     """
 
     def __init__(
-        self,
-        training: PoolTraining,
-        attack: str,
-        surrogate: nn.Module,
-        data: LabeledImages,
-        device: torch.device,
-        seed: int,
+        self, training: PoolTraining, attack: str, victims: Victims, data: LabeledImages, fabric: Fabric, seed: int
     ) -> None:
+        self.name = attack
+        self.steps = training.steps
         self.training = training
         self.attack = training.attacks[attack]
-        self.surrogate = surrogate.to(device).eval().requires_grad_(False)
+        self.crop = training.crop or data.images.shape[-1]
+        self.surrogate = victims.surrogate.to(fabric.device)
+        self.guide: Guide | None = None
+        if training.guidance:
+            assert victims.classifier
+            self.guide = Guide(training.guidance, victims.classifier, fabric)
         self.data = data
-        self.device = device
-        self.steps_done = 0
+        self.fabric = fabric
+        self.seed = seed
+        for name, count in (("adversarial", training.adversarial), ("clean", training.clean)):
+            share(count, fabric, f"{attack}: pool.training.{name}")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.purifiers = nn.ModuleDict({name: Purifier(config) for name, config in training.purifiers.items()})
-        self.purifiers.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.generator = torch.Generator().manual_seed(seed)
-        self.optimizer = torch.optim.AdamW(
+            purifiers = nn.ModuleDict({name: Purifier(config) for name, config in training.purifiers.items()})
+        if training.start:
+            first_weights(training.start, attack, purifiers)
+        self.purifiers = purifiers.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(
             self.purifiers.parameters(), lr=training.peak_learning_rate, weight_decay=training.weight_decay
         )
         self.schedule = OneCycleLR(
-            self.optimizer, max_lr=training.peak_learning_rate, total_steps=training.steps, cycle_momentum=False
+            optimizer, max_lr=training.peak_learning_rate, total_steps=training.steps, cycle_momentum=False
         )
+        self.trained = {name: fabric.setup_module(purifier) for name, purifier in self.purifiers.items()}
+        self.optimizer = cast("Optimizer", fabric.setup_optimizers(optimizer))
 
-    def run(self, checkpoint: Path, report: Callable[[int, dict[str, float]], None], every: int = 100) -> None:
-        """Trains what is left; every `every` steps writes `checkpoint` and reports the step and each mean L1 loss.
+    def parts(self) -> dict[str, Stateful]:
+        """Networks, optimizer and schedule."""
+        return {"purifiers": self.purifiers, "optimizer": self.optimizer, "schedule": self.schedule}
 
-        Raises:
-            DivergedError: a loss is no longer a number.
-        """
-        if checkpoint.exists():
-            self._restore(checkpoint)
-        totals = dict.fromkeys(self.purifiers, 0.0)
-        reported = self.steps_done
-        while self.steps_done < self.training.steps:
-            for name, loss in self._step().items():
-                totals[name] += loss
-            self.steps_done += 1
-            if self.steps_done % every == 0 or self.steps_done == self.training.steps:
-                means = {name: total / (self.steps_done - reported) for name, total in totals.items()}
-                if not all(map(isfinite, means.values())):
-                    raise DivergedError(f"the losses are {means} at step {self.steps_done}")
-                self._save(checkpoint)
-                report(self.steps_done, means)
-                totals = dict.fromkeys(self.purifiers, 0.0)
-                reported = self.steps_done
-
-    def _step(self) -> dict[str, float]:
-        inputs, targets = self._batch()
-        losses = {}
+    def step(self, number: int) -> dict[str, Tensor]:
+        """One optimizer step of every purifier, on one batch of attacked and clean images."""
+        batch = self._batch(number)
+        metrics = {}
         self.optimizer.zero_grad(set_to_none=True)
-        for name, purifier in self.purifiers.items():
-            with torch.autocast(self.device.type, torch.bfloat16):
-                purified = purifier(inputs)
-            loss = functional.l1_loss(purified.float(), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
-            losses[name] = loss.item()
+        for name, purifier in self.trained.items():
+            attacked, clean = self._errors(purifier, batch)
+            loss = attacked + self.training.clean_weight * clean
+            metrics[f"{name}/l1_levels"] = LEVELS * loss.detach()
+            if self.guide:
+                guidance = self.guide.loss(purifier, batch.inputs, batch.targets)
+                metrics[f"{name}/guidance"] = guidance.detach()
+                loss = loss + guidance
+            self.fabric.backward(loss)
         self.optimizer.step()
         self.schedule.step()
-        return losses
+        return metrics
 
-    def _batch(self) -> tuple[Tensor, Tensor]:
-        """Crops of attacked and of clean images, and the same crops clean (equation 2 of the paper, p = 1)."""
+    def _errors(self, purifier: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean absolute error on crops of the attacked and of the clean images; 0 where there are none of these."""
+        crops = crop(batch.inputs, batch.corners, self.crop).contiguous(memory_format=torch.channels_last)
+        errors = (purifier(crops).float() - crop(batch.targets, batch.corners, self.crop)).abs()
+        attacked, clean = errors[: batch.attacked].mean(), errors[batch.attacked :]
+        return attacked, clean.mean() if len(clean) else attacked.new_zeros(())
+
+    def _batch(self, number: int) -> Batch:
+        """Draws for the whole batch and makes this process's part of it."""
+        random = generator(self.seed, "batch", number)
         count = self.training.adversarial + self.training.clean
-        chosen = torch.randint(len(self.data), (count,), generator=self.generator)
-        images = random_flip(self.data.images[chosen], self.generator).to(self.device).float().div_(255)
+        warming_up = number < self.training.clean_after * self.steps
+        attacked = count if warming_up else self.training.adversarial
+        chosen = torch.randint(len(self.data), (count,), generator=random)
+        flips = draw_flips(count, random)
+        side = self.data.images.shape[-1]
+        corners = draw_corners(count, side - self.crop, random)
+        draw = self.attack.draw(torch.Size([attacked, *self.data.images.shape[1:]]), random)
+        mine = share(attacked, self.fabric, "attacked images")
+        order = torch.arange(count)
+        own = torch.cat(
+            [order[:attacked][mine], order[attacked:][share(count - attacked, self.fabric, "clean images")]]
+        )
+        images = flip(self.data.images[chosen[own]].to(self.fabric.device), flips[own]).float().div_(LEVELS)
         images = images.contiguous(memory_format=torch.channels_last)
-        warming_up = self.steps_done < self.training.clean_after * self.training.steps
-        attacked = slice(count if warming_up else self.training.adversarial)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            adversarial = self.attack.perturb(
-                self.surrogate, images[attacked], self.data.labels[chosen[attacked]].to(self.device), self.generator
-            )
-        inputs = torch.cat([adversarial, images[attacked.stop :]])
-        pairs = random_crop(torch.cat([inputs, images], dim=1), self.training.crop, 0, self.generator)
-        inputs, targets = pairs.chunk(2, dim=1)
-        return inputs.contiguous(memory_format=torch.channels_last), targets
-
-    def _save(self, checkpoint: Path) -> None:
-        partial = checkpoint.with_suffix(".partial")
-        state = {
-            "purifiers": self.purifiers.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "generator": self.generator.get_state(),
-            "steps_done": self.steps_done,
-        }
-        torch.save(state, partial)
-        partial.replace(checkpoint)
-
-    def _restore(self, checkpoint: Path) -> None:
-        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        self.purifiers.load_state_dict(state["purifiers"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        self.generator.set_state(state["generator"].cpu())
-        self.steps_done = state["steps_done"]
+        labels = self.data.labels[chosen[own]].to(self.fabric.device)
+        part = draw.part(mine)
+        first = len(part.epsilon)
+        with self.fabric.autocast():
+            adversarial = part.perturb(self.surrogate, images[:first], labels[:first])
+        return Batch(torch.cat([adversarial, images[first:]]), images, first, corners[own])

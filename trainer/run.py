@@ -1,37 +1,27 @@
-"""A training run: a folder of checkpoints, and the steps that fill it and make a bundle of it."""
+"""A training run: a folder of checkpoints, and the steps that fill it."""
 
-import hashlib
-import json
-import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import torch
-from pydantic import BaseModel, JsonValue
+from lightning_fabric import Fabric
+from pydantic import JsonValue
 from torch import nn
 
-from models.bundle import read_bundle
-from models.bundle.manifest import FORMAT, Classifier, Manifest, Pool, PoolPurifier
-from models.bundle.writer import write_manifest, write_weights
-from models.classifiers.normalization import Normalized
 from models.purifier import Purifier
-from trainer.accuracy import Accuracy, attack_images, measure
-from trainer.adversary import Attack
-from trainer.classifier import ClassifierTrainer
-from trainer.errors import RunError
+from trainer.checkpoint import Checkpoint, State
+from trainer.classifier import ClassifierTask
 from trainer.images import LabeledImages
-from trainer.pool import PurifierTrainer
-from trainer.recipe import NetworkRecipe, Recipe
+from trainer.loop import Loop
+from trainer.networks import NetworkRecipe, frozen, require_gradients
+from trainer.pool import PurifierTask, Victims
+from trainer.recipe import Recipe
+from trainer.sampling import Epochs
+from trainer.start import start_origin
 
-Report = Callable[[str], None]
-ACCURACY_DRAWS = 5
-ACCURACY_GRIDS = (1, 2, 3)
-ATTACKED_IMAGES = 1000
-TRANSFERRED_ATTACK = Attack(kind="pgd", epsilon=(8, 8), steps=(10, 10), step_size=(0.25, 0.25))
+Tell = Callable[[str], None]
+CLASSIFIER = "classifier"
+SURROGATE = "surrogate"
 
 
 @dataclass(frozen=True)
@@ -41,185 +31,148 @@ class Run:
     Attributes:
         recipe: what is made.
         folder: where the checkpoints lie.
-        device: where the training runs.
-        report: told, a line at a time, how far it is.
+        loop: where and how the training runs.
+        tell: told, a line at a time, what is done without training.
     """
 
     recipe: Recipe
     folder: Path
-    device: torch.device
-    report: Report
+    loop: Loop
+    tell: Tell
+
+    @property
+    def fabric(self) -> Fabric:
+        """Where the training runs."""
+        return self.loop.fabric
+
+    def check(self, data: LabeledImages) -> None:
+        """Looks at everything that could stop the run later: files of networks, and checkpoints that are there.
+
+        Raises:
+            TrainerError: a file cannot be used, or the folder holds checkpoints of other images or of another recipe.
+        """
+        for name, recipe in self._recipes().items():
+            if recipe.training is None:
+                network = recipe.read(len(data.classes), self.recipe.preprocessing)
+                if name == SURROGATE or self.recipe.surrogate is None:
+                    require_gradients(network, self.recipe.preprocessing, name)
+        for checkpoint in self._checkpoints(data).values():
+            checkpoint.read()
 
     def train_classifier(self, data: LabeledImages) -> None:
-        """Trains the classifier that is served.
+        """Trains the classifier that is served; a user's own is only read.
 
         Raises:
-            RunError: the folder has a classifier of other images or another recipe.
-            TrainerError: the training fails.
+            TrainerError: the training fails, or the folder holds one of other images or of another recipe.
         """
-        self._train_network("classifier", self.recipe.classifier, data)
+        self._network(CLASSIFIER, self.recipe.classifier, data)
 
     def train_pool(self, data: LabeledImages) -> None:
-        """Trains the surrogate and, against it, the purifiers of every attack.
+        """Trains the surrogate, if it has to be trained, and against it the purifiers of every attack.
 
         Raises:
-            RunError: the folder has a pool of other images or another recipe.
-            TrainerError: the training fails.
+            TrainerError: the training fails, the classifier is needed and not there yet, or the folder holds a pool of
+                other images or of another recipe.
         """
-        surrogate = self._train_network("surrogate", self.recipe.surrogate, data)
-        self._claim("pool", [self.recipe.surrogate, self.recipe.pool], data)
-        for number, attack in enumerate(self.recipe.pool.training.attacks):
-            trainer = PurifierTrainer(
-                self.recipe.pool.training, attack, surrogate, data, self.device, self.recipe.pool.seed + number
-            )
+        victims = Victims(self.train_surrogate(data), self._guide(data))
+        training = self.recipe.pool_training
+        for number, attack in enumerate(training.attacks):
+            task = PurifierTask(training, attack, victims, data, self.fabric, self.recipe.pool.seed + number)
+            self.loop.train(task, self._pool_checkpoint(attack, data))
 
-            def report(step: int, losses: dict[str, float], attack: str = attack) -> None:
-                told = ", ".join(f"{name} {255 * loss:.3f}" for name, loss in losses.items())
-                self.report(f"{attack}: step {step} of {self.recipe.pool.training.steps}, L1 of 255: {told}")
+    def train_surrogate(self, data: LabeledImages) -> nn.Module:
+        """The network that adversarial images are made against, trained if need be; frozen."""
+        if self.recipe.surrogate is None:
+            return self.classifier(data)
+        return self._network(SURROGATE, self.recipe.surrogate, data)
 
-            trainer.run(self._checkpoint(f"pool-{attack}"), report)
-
-    def write_bundle(self, output: Path, train: LabeledImages, test: LabeledImages) -> Accuracy:
-        """Writes what was trained as a bundle, measures it on `test`, and adds the figures to its manifest.
+    def classifier(self, data: LabeledImages) -> nn.Module:
+        """The classifier that is served, frozen.
 
         Raises:
-            RunError: the classifier or the pool is not trained to its end, or the two sets have different classes.
+            TrainerError: it was not trained to its end, or its file cannot be used.
         """
-        if train.classes != test.classes:
-            raise RunError(f"the training images are of {train.classes}, the test images of {test.classes}")
-        self._require_own("classifier", [self.recipe.classifier], train)
-        self._require_own("surrogate", [self.recipe.surrogate], train)
-        self._require_own("pool", [self.recipe.surrogate, self.recipe.pool], train)
-        classes = len(train.classes)
-        classifier = self._trained_network("classifier", self.recipe.classifier, classes)
-        surrogate = self._trained_network("surrogate", self.recipe.surrogate, classes)
-        purifiers = self._trained_purifiers()
-        manifest = Manifest(
-            format=FORMAT,
-            name=self.recipe.name,
-            version=datetime.now(UTC).strftime("%Y%m%d.%H%M%S"),
-            labels=train.classes,
-            preprocessing=self.recipe.preprocessing,
-            classifier=self._write_classifier(output, classifier.network, classes),
-            pool=self._write_pool(output, purifiers),
-            provenance=self._provenance(train, test),
-        )
-        write_manifest(output, manifest)
-        grids = tuple(sorted({*ACCURACY_GRIDS, self.recipe.pool.grid}))
-        attacked = attack_images(surrogate, test.spread(ATTACKED_IMAGES), TRANSFERRED_ATTACK, self.device)
-        accuracy = measure(read_bundle(output), test, attacked, self.device, grids, ACCURACY_DRAWS)
-        told: dict[str, JsonValue] = {**manifest.provenance, "accuracy": accuracy.model_dump(mode="json")}
-        write_manifest(output, manifest.model_copy(update={"provenance": told}))
-        return accuracy
+        return self._finished_network(CLASSIFIER, self.recipe.classifier, data)
 
-    def _train_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> nn.Module:
-        network = self._network(recipe, len(data.classes))
-        trainer = ClassifierTrainer(network, recipe.training, data, self.device, recipe.seed)
-        self._claim(name, [recipe], data)
-        epochs = len(recipe.training.resolutions())
+    def surrogate(self, data: LabeledImages) -> nn.Module:
+        """The network that adversarial images are made against, frozen.
 
-        def report(epoch: int, loss: float) -> None:
-            self.report(f"{name}: epoch {epoch} of {epochs}, loss {loss:.4f}")
+        Raises:
+            TrainerError: it was not trained to its end, or its file cannot be used.
+        """
+        if self.recipe.surrogate is None:
+            return self.classifier(data)
+        return self._finished_network(SURROGATE, self.recipe.surrogate, data)
 
-        trainer.run(self._checkpoint(name), report)
-        return network
+    def purifiers(self, data: LabeledImages) -> dict[str, tuple[str, Purifier]]:
+        """All trained purifiers by name, each with the name of its attack; frozen.
 
-    def _network(self, recipe: NetworkRecipe, classes: int) -> Normalized:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            network = recipe.architecture.build(classes)
-        return Normalized(network, self.recipe.normalization.mean, self.recipe.normalization.std)
-
-    def _trained_network(self, name: str, recipe: NetworkRecipe, classes: int) -> Normalized:
-        network = self._network(recipe, classes)
-        network.load_state_dict(self._state(name, "epochs_done", len(recipe.training.resolutions()))["network"])
-        return network
-
-    def _trained_purifiers(self) -> dict[str, nn.ModuleDict]:
-        """By attack, then by architecture."""
-        training = self.recipe.pool.training
+        Raises:
+            TrainerError: one was not trained to its end.
+        """
+        training = self.recipe.pool_training
         trained = {}
         for attack in training.attacks:
+            state = self._pool_checkpoint(attack, data).finished(training.steps)
             purifiers = nn.ModuleDict({name: Purifier(config) for name, config in training.purifiers.items()})
-            purifiers.load_state_dict(self._state(f"pool-{attack}", "steps_done", training.steps)["purifiers"])
-            trained[attack] = purifiers
+            purifiers.load_state_dict(state.parts["purifiers"])
+            frozen(purifiers)
+            for name, purifier in purifiers.items():
+                assert isinstance(purifier, Purifier)
+                trained[f"{attack}-{name}"] = (attack, purifier)
         return trained
 
-    def _write_classifier(self, output: Path, network: nn.Module, classes: int) -> Classifier:
-        return Classifier(
-            architecture=self.recipe.classifier.architecture,
-            classes=classes,
-            normalization=self.recipe.normalization,
-            weights=write_weights(output, "classifier", network),
-        )
+    def history(self, data: LabeledImages) -> dict[str, JsonValue]:
+        """By training, the sessions that made it."""
+        states = {name: checkpoint.read() or State(0, {}) for name, checkpoint in self._checkpoints(data).items()}
+        return {name: list(state.history) for name, state in states.items()}
 
-    def _write_pool(self, output: Path, trained: dict[str, nn.ModuleDict]) -> Pool:
-        entries = []
-        for attack, purifiers in trained.items():
-            for name, config in self.recipe.pool.training.purifiers.items():
-                full_name = f"{attack}-{name}"
-                weights = write_weights(output, full_name, purifiers[name])
-                entries.append(PoolPurifier(name=full_name, attack=attack, architecture=config, weights=weights))
-        return Pool(grid=self.recipe.pool.grid, halo=self.recipe.pool.halo, purifiers=tuple(entries))
+    def _guide(self, data: LabeledImages) -> nn.Module | None:
+        return self.classifier(data) if self.recipe.pool_training.guidance else None
 
-    def _provenance(self, train: LabeledImages, test: LabeledImages) -> dict[str, JsonValue]:
-        return {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "recipe": self.recipe.model_dump(mode="json"),
-            "training_images": len(train),
-            "training_data_sha256": fingerprint(train),
-            "test_data_sha256": fingerprint(test),
-            "purigate": version("purigate"),
-            "torch": torch.__version__,
-            "commit": _commit(),
+    def _network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> nn.Module:
+        """Trains or reads a network; frozen."""
+        if recipe.training is None:
+            self.tell(f"{name}: taken from {recipe.weights}")
+            return recipe.read(len(data.classes), self.recipe.preprocessing)
+        network = recipe.build(len(data.classes))
+        task = ClassifierTask(name, network, recipe.training, data, self.fabric, recipe.seed)
+        self.loop.train(task, self._checkpoint(name, recipe, data))
+        return self._finished_network(name, recipe, data)
+
+    def _finished_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> nn.Module:
+        if recipe.training is None:
+            return recipe.read(len(data.classes), self.recipe.preprocessing)
+        steps = len(recipe.training.resolutions()) * Epochs(len(data), recipe.training.batch_size, recipe.seed).steps
+        network = recipe.build(len(data.classes))
+        network.load_state_dict(self._checkpoint(name, recipe, data).finished(steps).parts["network"])
+        return frozen(network)
+
+    def _recipes(self) -> dict[str, NetworkRecipe]:
+        """By name, the networks of the recipe."""
+        surrogate = self.recipe.surrogate
+        return {CLASSIFIER: self.recipe.classifier, **({SURROGATE: surrogate} if surrogate else {})}
+
+    def _checkpoints(self, data: LabeledImages) -> dict[str, Checkpoint]:
+        """By name, all that this run trains."""
+        networks = {name: self._checkpoint(name, one, data) for name, one in self._recipes().items() if one.training}
+        return networks | {name: self._pool_checkpoint(name, data) for name in self.recipe.pool_training.attacks}
+
+    def _checkpoint(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> Checkpoint:
+        return Checkpoint(self.folder / f"{name}.ckpt", {"images": data.fingerprint, name: recipe.origin()})
+
+    def _pool_checkpoint(self, attack: str, data: LabeledImages) -> Checkpoint:
+        """Of one attack: the others may change without it."""
+        training = self.recipe.pool_training
+        surrogate = self.recipe.surrogate or self.recipe.classifier
+        guide = self.recipe.classifier.origin() if training.guidance else None
+        said = training.model_dump(mode="json", exclude={"start"})
+        number = list(training.attacks).index(attack)
+        origin = {
+            "images": data.fingerprint,
+            "surrogate": surrogate.origin(),
+            "guide": guide,
+            **({"start": start_origin(training.start, attack)} if training.start else {}),
+            "pool": {**said, "attacks": said["attacks"][attack], "seed": self.recipe.pool.seed + number},
         }
-
-    def _checkpoint(self, name: str) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{name}.ckpt"
-
-    def _claim(self, name: str, recipes: Sequence[BaseModel], data: LabeledImages) -> None:
-        """Keeps checkpoints of one recipe and one set of images apart from those of another."""
-        path = self._checkpoint(name).with_suffix(".json")
-        if not path.exists():
-            path.write_text(_origin(recipes, data))
-        self._require_own(name, recipes, data)
-
-    def _require_own(self, name: str, recipes: Sequence[BaseModel], data: LabeledImages) -> None:
-        path = self._checkpoint(name).with_suffix(".json")
-        if not path.exists():
-            raise RunError(f"{path.with_suffix('.ckpt')}: not trained yet")
-        if path.read_text() != _origin(recipes, data):
-            raise RunError(f"{self.folder} holds a {name} of other images or of another recipe; name another folder")
-
-    def _state(self, name: str, counter: str, expected: int) -> dict[str, dict[str, torch.Tensor]]:
-        """A checkpoint that was trained to its end."""
-        path = self._checkpoint(name)
-        if not path.exists():
-            raise RunError(f"{path}: not trained yet")
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if state[counter] != expected:
-            raise RunError(f"{path}: {counter} is {state[counter]} of {expected}; finish the training first")
-        return state
-
-
-def fingerprint(data: LabeledImages) -> str:
-    """SHA-256 of the pixels and labels of a data set, in order."""
-    digest = hashlib.sha256(data.images.numpy().data)
-    digest.update(data.labels.numpy().data)
-    return digest.hexdigest()
-
-
-def _origin(recipes: Sequence[BaseModel], data: LabeledImages) -> str:
-    """What decides the weights of a checkpoint."""
-    return json.dumps([fingerprint(data), *(recipe.model_dump(mode="json") for recipe in recipes)], indent=2)
-
-
-def _commit() -> str | None:
-    """The commit of the code that bundles, marked if it was changed since; if it is a checkout and git is there."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    except OSError:
-        return None
-    return answer.stdout.strip() or None
+        return Checkpoint(self.folder / f"pool-{attack}.ckpt", origin)

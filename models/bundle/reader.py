@@ -86,7 +86,7 @@ def _read_network(folder: Path, weights: WeightsFile, build: Callable[[], Networ
     path = folder / weights.file
     try:
         with torch.device("meta"):
-            _require_shapes(build().state_dict(), tensors)
+            require_shapes(build().state_dict(), tensors)
         network = build()
         network.load_state_dict(tensors)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -94,7 +94,12 @@ def _read_network(folder: Path, weights: WeightsFile, build: Callable[[], Networ
     return network.eval().requires_grad_(False)
 
 
-def _require_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def require_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Compares names and shapes of the tensors of a network.
+
+    Raises:
+        ValueError: they differ; the message names the first that does.
+    """
     shapes, others = ({name: tuple(one.shape) for name, one in state.items()} for state in (expected, found))
     wrong = sorted(name for name in shapes.keys() | others.keys() if shapes.get(name) != others.get(name))
     if wrong:

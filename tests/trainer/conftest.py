@@ -6,25 +6,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 from PIL import Image
+from torch import nn
+from torch.export import Dim, export, save
 
 from trainer.images import LabeledImages
 
 RECIPE = """
 name = "toy"
 
+[data]
+kind = "folder"
+train = "train"
+test = "test"
+
 [preprocessing]
 resize = 12
 height = 12
 width = 12
 
-[normalization]
-mean = [0.5, 0.5, 0.5]
-std = [0.25, 0.25, 0.25]
-
 [classifier]
 seed = 0
 architecture = { kind = "resnet", width = 4, blocks = [1, 1, 1, 1] }
+normalization = { mean = [0.5, 0.5, 0.5], std = [0.25, 0.25, 0.25] }
 training = { batch_size = 4, phases = [{ epochs = 1, resolution = 8 }, { epochs = 1, resolution = 12 }] }
 
 [surrogate]
@@ -70,6 +75,14 @@ def _seeded_weights() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
+def fabric() -> Fabric:
+    """One process on the CPU, in full precision."""
+    opened = Fabric(accelerator="cpu", devices=1, precision="32-true")
+    opened.launch()
+    return opened
+
+
+@pytest.fixture(scope="session")
 def two_colors() -> LabeledImages:
     """64 noisy images of 12x12 pixels, every other one red, the rest blue."""
     generator = torch.Generator().manual_seed(0)
@@ -92,6 +105,19 @@ def write_tree() -> Callable[[Path, int, int], Path]:
                 pixels = generator.integers(-40, 41, (12, 12, 3)) + color
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
         return root
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_program() -> Callable[[nn.Module, Path, int], Path]:
+    """Exports a network for images of so many pixels a side and any number of them; gives the path back."""
+
+    def write(network: nn.Module, path: Path, side: int) -> Path:
+        images = torch.rand(2, 3, side, side)
+        program = export(network.eval(), (images,), dynamic_shapes=({0: Dim("batch", min=1, max=1024)},))
+        save(program, path)
+        return path
 
     return write
 

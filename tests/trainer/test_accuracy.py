@@ -8,8 +8,10 @@ from torch import Tensor
 
 from models.bundle import Bundle, read_bundle
 from models.purifier import Purifier
-from trainer.accuracy import Accuracy, accuracy, measure
+from trainer.accuracy import Accuracy, attack_images, measure
+from trainer.adversary import Attack
 from trainer.images import LabeledImages
+from trainer.inference import accuracy, outputs
 
 CPU = torch.device("cpu")
 
@@ -49,7 +51,8 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     labels = torch.arange(600) % 3
     labels[:150] = (labels[:150] + 1) % 3
 
-    assert accuracy(by_color, LabeledImages(colors, labels, ("red", "green", "blue")), CPU) == 0.75
+    data = LabeledImages(colors, labels, ("red", "green", "blue"))
+    assert accuracy(outputs(by_color, data, CPU), data) == 0.75
 
 
 def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: LabeledImages) -> None:
@@ -105,3 +108,17 @@ def test_every_pass_draws_afresh_from_the_seed(one_in_four: Bundle, data: Labele
     assert first.grids[1][1] > 0
     assert first == again
     assert first.grids != other.grids
+
+
+def test_measured_attacks_are_the_same_each_time_and_go_against_the_network(data: LabeledImages) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 32 * 32, 4)).requires_grad_(False)
+    strength = Attack(kind="pgd", epsilon=(8, 8), steps=(2, 2), step_size=(0.5, 0.5))
+
+    attacked, again = (attack_images(network, data, strength, CPU) for _ in range(2))
+
+    moved = (attacked.images.int() - data.images.int()).abs()
+    assert 0 < int(moved.amax()) <= 8
+    assert torch.equal(attacked.images, again.images)
+    assert torch.equal(attacked.labels, data.labels)
+    losses = [torch.nn.functional.cross_entropy(network(one.images / 255), data.labels) for one in (data, attacked)]
+    assert losses[1] > losses[0]

@@ -1,5 +1,6 @@
-"""Attacks climb the loss, stay in their ball and on the 8-bit grid, and do what their names say."""
+"""Attacks climb the loss, stay in their ball and on the 8-bit grid, and perturb as an independent library does."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -10,7 +11,16 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.adversary import Attack
+from trainer.adversary import Attack, AttackDraw, onto_levels
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of scipy, in Foolbox's own imports
+    from foolbox.attacks.basic_iterative_method import LinfBasicIterativeAttack
+    from foolbox.attacks.fast_gradient_method import LinfFastGradientAttack
+    from foolbox.attacks.gradient_descent_base import LinfBaseGradientDescent
+    from foolbox.attacks.projected_gradient_descent import LinfProjectedGradientDescentAttack
+    from foolbox.criteria import Misclassification
+    from foolbox.models.pytorch import PyTorchModel
 
 SHAPE = (3, 6, 6)
 ATTACKS: dict[str, dict[str, Any]] = {
@@ -62,14 +72,17 @@ def attack(kind: str, low: float, high: float) -> Attack:
     return Attack(epsilon=(low, high), **ATTACKS[kind])
 
 
+def perturb(strength: Attack, network: nn.Module, images: Tensor, labels: Tensor, seed: int = 0) -> Tensor:
+    return strength.draw(images.shape, seeded(seed)).perturb(network, images, labels)
+
+
 @each_attack
 @settings(deadline=None, max_examples=25)
 @given(epsilon=st.integers(1, 64), span=st.integers(0, 16), seed=st.integers(0, 2**32 - 1))
 def test_adversarial_images_stay_in_the_ball_and_in_range(kind: str, epsilon: int, span: int, seed: int) -> None:
     images = torch.randint(256, (4, *SHAPE), generator=seeded(seed)) / 255
-    perturb = attack(kind, epsilon, epsilon + span).perturb
 
-    adversarial = perturb(CountingNetwork(), images, torch.arange(4), seeded(seed))
+    adversarial = perturb(attack(kind, epsilon, epsilon + span), CountingNetwork(), images, torch.arange(4), seed)
 
     assert adversarial.shape == images.shape
     assert adversarial.dtype == torch.float32
@@ -81,7 +94,7 @@ def test_adversarial_images_stay_in_the_ball_and_in_range(kind: str, epsilon: in
 def test_adversarial_images_lie_on_the_8_bit_grid(
     network: CountingNetwork, images: Tensor, labels: Tensor, kind: str
 ) -> None:
-    pixels = 255 * attack(kind, 3, 9).perturb(network, images, labels, seeded())
+    pixels = 255 * perturb(attack(kind, 3, 9), network, images, labels)
 
     torch.testing.assert_close(pixels, pixels.round(), atol=1e-4, rtol=0)
 
@@ -90,7 +103,7 @@ def test_adversarial_images_lie_on_the_8_bit_grid(
 def test_an_attack_raises_the_loss_of_every_image(
     network: CountingNetwork, images: Tensor, labels: Tensor, kind: str
 ) -> None:
-    adversarial = attack(kind, 8, 8).perturb(network, images, labels, seeded())
+    adversarial = perturb(attack(kind, 8, 8), network, images, labels)
 
     with torch.inference_mode():
         before = functional.cross_entropy(network(images), labels, reduction="none")
@@ -101,7 +114,7 @@ def test_an_attack_raises_the_loss_of_every_image(
 def test_fgsm_is_one_full_step_along_the_sign_of_the_gradient(
     network: CountingNetwork, images: Tensor, labels: Tensor
 ) -> None:
-    adversarial = attack("fgsm", 8, 8).perturb(network, images, labels, seeded())
+    adversarial = perturb(attack("fgsm", 8, 8), network, images, labels)
 
     assert network.calls == 1
     variable = images.clone().requires_grad_()
@@ -113,7 +126,7 @@ def test_fgsm_is_one_full_step_along_the_sign_of_the_gradient(
 def test_bim_starts_at_the_image(network: CountingNetwork, images: Tensor, labels: Tensor) -> None:
     one_step = Attack(kind="bim", epsilon=(8, 8), step_size=(0.25, 0.25))
 
-    moved = 255 * (one_step.perturb(network, images, labels, seeded()) - images).abs()
+    moved = 255 * (perturb(one_step, network, images, labels) - images).abs()
 
     assert float(moved.amax()) == pytest.approx(2, abs=1e-3)
 
@@ -121,7 +134,7 @@ def test_bim_starts_at_the_image(network: CountingNetwork, images: Tensor, label
 def test_pgd_starts_anywhere_in_the_ball(network: CountingNetwork, images: Tensor, labels: Tensor) -> None:
     one_step = Attack(kind="pgd", epsilon=(8, 8), step_size=(0.25, 0.25))
 
-    moved = 255 * (one_step.perturb(network, images, labels, seeded()) - images)
+    moved = 255 * (perturb(one_step, network, images, labels) - images)
 
     assert set(moved.round().flatten().tolist()) == set(range(-8, 9))
 
@@ -129,7 +142,7 @@ def test_pgd_starts_anywhere_in_the_ball(network: CountingNetwork, images: Tenso
 def test_several_steps_go_further_than_one(network: CountingNetwork, images: Tensor, labels: Tensor) -> None:
     steps = Attack(kind="bim", epsilon=(8, 8), steps=(3, 3), step_size=(0.25, 0.25))
 
-    moved = 255 * (steps.perturb(network, images, labels, seeded()) - images).abs()
+    moved = 255 * (perturb(steps, network, images, labels) - images).abs()
 
     assert float(moved.amax()) == pytest.approx(6, abs=1e-3)
 
@@ -138,7 +151,7 @@ def test_the_number_of_steps_is_drawn_from_its_range_with_both_ends(images: Tens
     drawn = set()
     for seed in range(40):
         network = CountingNetwork()
-        Attack(kind="bim", epsilon=(8, 8), steps=(2, 4)).perturb(network, images, labels, seeded(seed))
+        perturb(Attack(kind="bim", epsilon=(8, 8), steps=(2, 4)), network, images, labels, seed)
         drawn.add(network.calls)
 
     assert drawn == {2, 3, 4}
@@ -147,7 +160,7 @@ def test_the_number_of_steps_is_drawn_from_its_range_with_both_ends(images: Tens
 def test_every_image_draws_an_epsilon_of_its_own(network: CountingNetwork, labels: Tensor) -> None:
     gray = torch.full((16, *SHAPE), 128 / 255)
 
-    adversarial = attack("fgsm", 2, 12).perturb(network, gray, labels, seeded())
+    adversarial = perturb(attack("fgsm", 2, 12), network, gray, labels)
 
     strengths = (255 * (adversarial - gray).abs().amax(dim=(1, 2, 3))).round()
     assert len(set(strengths.tolist())) >= 5
@@ -157,16 +170,16 @@ def test_every_image_draws_an_epsilon_of_its_own(network: CountingNetwork, label
 def test_the_same_seed_repeats_the_same_images(
     network: CountingNetwork, images: Tensor, labels: Tensor, kind: str
 ) -> None:
-    perturb = attack(kind, 2, 12).perturb
+    first, again = (perturb(attack(kind, 2, 12), network, images, labels, 5) for _ in range(2))
 
-    assert torch.equal(perturb(network, images, labels, seeded(5)), perturb(network, images, labels, seeded(5)))
+    assert torch.equal(first, again)
 
 
 @each_attack
 def test_another_seed_gives_other_images(network: CountingNetwork, images: Tensor, labels: Tensor, kind: str) -> None:
-    perturb = attack(kind, 2, 12).perturb
+    first, other = (perturb(attack(kind, 2, 12), network, images, labels, seed) for seed in (5, 6))
 
-    assert not torch.equal(perturb(network, images, labels, seeded(5)), perturb(network, images, labels, seeded(6)))
+    assert not torch.equal(first, other)
 
 
 def test_an_attack_leaves_the_images_and_the_network_as_they_are(
@@ -174,10 +187,105 @@ def test_an_attack_leaves_the_images_and_the_network_as_they_are(
 ) -> None:
     before = images.clone()
 
-    attack("pgd", 8, 8).perturb(network, images, labels, seeded())
+    perturb(attack("pgd", 8, 8), network, images, labels)
 
     assert torch.equal(images, before)
     assert all(parameter.grad is None for parameter in network.parameters())
+
+
+def test_every_image_draws_a_step_size_of_its_own() -> None:
+    strength = Attack(kind="bim", epsilon=(8, 8), steps=(3, 3), step_size=(0.2, 0.8))
+
+    shares = (strength.draw(torch.Size([200, *SHAPE]), seeded()).step * 255 / 8).flatten()
+
+    assert 0.2 <= float(shares.amin()) < 0.25
+    assert 0.75 < float(shares.amax()) <= 0.8
+
+
+@each_attack
+def test_a_part_of_a_draw_perturbs_as_that_part_of_the_whole(
+    network: CountingNetwork, images: Tensor, labels: Tensor, kind: str
+) -> None:
+    draw = attack(kind, 2, 12).draw(images.shape, seeded())
+    odd = slice(1, 16, 2)
+
+    whole = draw.perturb(network, images, labels)
+
+    assert torch.equal(draw.part(odd).perturb(network, images[odd], labels[odd]), whole[odd])
+
+
+def test_rounding_to_levels_does_not_leave_the_ball(network: CountingNetwork) -> None:
+    images, labels = torch.full((4, *SHAPE), 128 / 255), torch.zeros(4, dtype=torch.int64)
+
+    moved = 255 * (perturb(attack("fgsm", 2.6, 2.6), network, images, labels) - images)
+
+    assert float(moved.abs().amax()) <= 2.601
+
+
+def test_rounding_to_levels_keeps_whole_levels() -> None:
+    images = torch.arange(256).repeat_interleave(17) / 255
+    offsets = torch.arange(-8, 9).repeat(256) / 255
+    moved = torch.clamp(images + offsets, 0, 1)
+
+    torch.testing.assert_close(onto_levels(moved, images), moved)
+
+
+class DeepNetwork(nn.Module):
+    """A small network that is not linear, in evaluation mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 6, 3),
+            nn.BatchNorm2d(6),
+            nn.Tanh(),
+            nn.Conv2d(6, 8, 3),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(32, 4),
+        )
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images)
+        return logits
+
+
+class StartedAt(LinfProjectedGradientDescentAttack):
+    """Foolbox's PGD from a start that is given rather than drawn."""
+
+    def __init__(self, start: Tensor, *, step: float, steps: int) -> None:
+        super().__init__(abs_stepsize=step, steps=steps, random_start=True)
+        self.start = start
+
+    def get_random_start(self, x0: Any, epsilon: float) -> Any:  # noqa: ARG002 - of the interface
+        return x0 + type(x0)(self.start)
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+@pytest.mark.parametrize("epsilon", [2, 8, 30])
+def test_perturbations_equal_those_of_foolbox(images: Tensor, labels: Tensor, kind: str, epsilon: int) -> None:
+    network = DeepNetwork()
+    radius, step = epsilon / 255, 0.3 * epsilon / 255
+    start = radius * (2 * torch.rand(images.shape) - 1) if kind == "pgd" else torch.zeros(16, 1, 1, 1)
+    independent: LinfBaseGradientDescent = {
+        "fgsm": LinfFastGradientAttack(random_start=False),
+        "bim": LinfBasicIterativeAttack(abs_stepsize=step, steps=5, random_start=False),
+        "pgd": StartedAt(start, step=step, steps=5),
+    }[kind]
+    whole, length, steps = (
+        torch.full((16, 1, 1, 1), radius),
+        (radius if kind == "fgsm" else step),
+        (1 if kind == "fgsm" else 5),
+    )
+    draw = AttackDraw(whole, torch.full((16, 1, 1, 1), length), start, steps)
+
+    ours = draw.climb(network, images, lambda logits: functional.cross_entropy(logits, labels, reduction="sum"))
+
+    model = PyTorchModel(network, bounds=(0, 1), device="cpu")
+    theirs = independent.run(model, images, Misclassification(labels), epsilon=radius)
+    assert float((ours - images).abs().amax()) > 0.9 * radius
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,20 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.augmentation import random_crop, random_flip
+from trainer.augmentation import crop, draw_corners, draw_flips, flip, reflect
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    return flip(images, draw_flips(len(images), generator))
+
+
+def random_crop(images: Tensor, size: int, padding: int, generator: torch.Generator) -> Tensor:
+    widened = reflect(images, padding)
+    return crop(widened, draw_corners(len(images), widened.shape[3] - size, generator), size)
 
 
 def numbered(count: int, size: int) -> Tensor:
@@ -44,9 +53,9 @@ def test_a_crop_is_a_window_of_the_reflected_image(size: int, padding: int, cut:
     crops = random_crop(images, size - cut, padding, seeded(seed))
 
     assert crops.dtype == torch.uint8
-    for image, crop in zip(reflected, crops, strict=True):
+    for image, window_of_it in zip(reflected, crops, strict=True):
         windows = image.unfold(1, size - cut, 1).unfold(2, size - cut, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
-        assert any(torch.equal(window, crop) for window in windows)
+        assert any(torch.equal(window, window_of_it) for window in windows)
 
 
 def test_crops_come_from_every_place_of_the_reflected_image() -> None:
@@ -54,7 +63,7 @@ def test_crops_come_from_every_place_of_the_reflected_image() -> None:
 
     crops = random_crop(image.expand(500, 1, 4, 4), 4, 1, seeded())
 
-    assert len({tuple(crop.flatten().tolist()) for crop in crops}) == 9
+    assert len({tuple(one.flatten().tolist()) for one in crops}) == 9
 
 
 def test_every_image_is_cropped_at_a_place_of_its_own() -> None:
@@ -62,7 +71,7 @@ def test_every_image_is_cropped_at_a_place_of_its_own() -> None:
 
     crops = random_crop(images, 4, 0, seeded())
 
-    assert len({tuple(crop.flatten().tolist()) for crop in crops}) > 10
+    assert len({tuple(one.flatten().tolist()) for one in crops}) > 10
 
 
 @pytest.mark.parametrize("channels", [1, 6])
@@ -85,3 +94,11 @@ def test_the_same_seed_repeats_the_same_augmentation() -> None:
 
     assert torch.equal(random_crop(images, 6, 2, seeded(3)), random_crop(images, 6, 2, seeded(3)))
     assert torch.equal(random_flip(images, seeded(3)), random_flip(images, seeded(3)))
+
+
+def test_a_part_of_a_draw_augments_as_that_part_of_the_whole() -> None:
+    images, odd = numbered(12, 6), slice(1, 12, 2)
+    flips, corners = draw_flips(12, seeded()), draw_corners(12, 2, seeded())
+
+    assert torch.equal(flip(images[odd], flips[odd]), flip(images, flips)[odd])
+    assert torch.equal(crop(images[odd], corners[odd], 4), crop(images, corners, 4)[odd])

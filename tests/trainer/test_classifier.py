@@ -1,18 +1,23 @@
-"""A classifier learns, and an interrupted training ends where a plain one does."""
+"""A classifier learns, from every image once an epoch, at the resolutions it was told."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from pydantic import ValidationError
 from torch import Tensor, nn
 
 from models.classifiers import ResNetConfig
 from models.classifiers.normalization import Normalized
-from trainer.classifier import ClassifierTrainer, ClassifierTraining, Phase
+from trainer.checkpoint import Checkpoint
+from trainer.classifier import ClassifierTask, ClassifierTraining, Phase
+from trainer.errors import DeviceError, TooFewImagesError
 from trainer.images import LabeledImages
+from trainer.loop import Loop
 
-CPU = torch.device("cpu")
 TRAINING = ClassifierTraining(
     phases=(Phase(epochs=1, resolution=8), Phase(epochs=2, resolution=12)),
     batch_size=16,
@@ -21,124 +26,123 @@ TRAINING = ClassifierTraining(
 )
 
 
-class StoppedError(Exception):
-    """Somebody stopped the training."""
-
-
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return Normalized(ResNetConfig(width=4, blocks=(1, 1, 1, 1)).build(2), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-def trainer(data: LabeledImages, of: nn.Module, seed: int = 0) -> ClassifierTrainer:
-    return ClassifierTrainer(of, TRAINING, data, CPU, seed)
+class Averaging(nn.Module):
+    """Looks at the mean color; remembers all that it was shown."""
 
-
-def weights(of: nn.Module) -> dict[str, list[float]]:
-    return {name: tensor.tolist() for name, tensor in of.state_dict().items()}
-
-
-class Reports(list[tuple[int, float]]):
-    """What was reported: the number and the loss of each epoch."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.stop_after = stop_after
+        self.head = nn.Linear(3, 2)
+        self.seen: list[Tensor] = []
 
-    def __call__(self, epoch: int, loss: float) -> None:
-        self.append((epoch, loss))
-        if epoch == self.stop_after:
-            raise StoppedError
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen.append(images.detach().clone())
+        logits: Tensor = self.head(images.mean(dim=(2, 3)))
+        return logits
 
 
-def test_a_classifier_learns_to_tell_two_colors_apart(two_colors: LabeledImages, tmp_path: Path) -> None:
-    learner, reports = network(), Reports()
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Checkpoint:
+    return Checkpoint(tmp_path / "classifier.ckpt", {})
 
-    trainer(two_colors, learner).run(tmp_path / "checkpoint", reports)
+
+def task(
+    of: nn.Module, data: LabeledImages, fabric: Fabric, training: ClassifierTraining = TRAINING, seed: int = 0
+) -> ClassifierTask:
+    return ClassifierTask("classifier", of, training, data, fabric, seed)
+
+
+def test_a_classifier_learns_to_tell_two_colors_apart(
+    two_colors: LabeledImages, fabric: Fabric, checkpoint: Checkpoint
+) -> None:
+    learner = network()
+
+    Loop(fabric).train(task(learner, two_colors, fabric), checkpoint)
 
     with torch.inference_mode():
         predicted = learner.eval()(two_colors.images / 255).argmax(1)
-    assert [epoch for epoch, _ in reports] == [1, 2, 3]
-    assert reports[2][1] < reports[0][1]
     assert float((predicted == two_colors.labels).float().mean()) > 0.95
 
 
-@pytest.mark.parametrize("stop_after", [1, 2])
-def test_an_interrupted_training_that_goes_on_ends_where_a_plain_one_does(
-    two_colors: LabeledImages, tmp_path: Path, stop_after: int
-) -> None:
-    plain, told = network(), Reports()
-    trainer(two_colors, plain).run(tmp_path / "plain", told)
-    with pytest.raises(StoppedError):
-        trainer(two_colors, network()).run(tmp_path / "interrupted", Reports(stop_after))
+def test_the_seed_decides_the_training(two_colors: LabeledImages, fabric: Fabric) -> None:
+    seen = []
+    for seed in (3, 3, 4):
+        learner = Averaging()
+        task(learner, two_colors, fabric, seed=seed).step(0)
+        seen.append(learner.seen[0])
 
-    resumed, told_later = network(seed=99), Reports()
-    trainer(two_colors, resumed, seed=99).run(tmp_path / "interrupted", told_later)
-
-    assert told_later == told[stop_after:]
-    assert weights(resumed) == weights(plain)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.equal(seen[0], seen[2])
 
 
-def test_the_same_seed_repeats_the_same_training(two_colors: LabeledImages, tmp_path: Path) -> None:
-    first, second, other = network(), network(), network()
+def test_small_images_are_trained_first(two_colors: LabeledImages, fabric: Fabric, checkpoint: Checkpoint) -> None:
+    learner = Averaging()
 
-    for name, learner, seed in (("first", first, 3), ("second", second, 3), ("other", other, 4)):
-        trainer(two_colors, learner, seed).run(tmp_path / name, Reports())
+    Loop(fabric).train(task(learner, two_colors, fabric), checkpoint)
 
-    assert weights(first) == weights(second)
-    assert weights(first) != weights(other)
-
-
-def test_a_finished_training_is_not_trained_again(two_colors: LabeledImages, tmp_path: Path) -> None:
-    finished = network()
-    trainer(two_colors, finished).run(tmp_path / "checkpoint", Reports())
-
-    again, reports = network(seed=99), Reports()
-    trainer(two_colors, again).run(tmp_path / "checkpoint", reports)
-
-    assert reports == []
-    assert weights(again) == weights(finished)
+    assert [tuple(one.shape) for one in learner.seen] == [(16, 3, 8, 8)] * 4 + [(16, 3, 12, 12)] * 8
+    assert all(0 <= float(one.amin()) <= float(one.amax()) <= 1 for one in learner.seen)
 
 
-def test_small_images_are_trained_first(two_colors: LabeledImages, tmp_path: Path) -> None:
-    seen: list[tuple[int, ...]] = []
-
-    class Watched(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(3, 2)
-
-        def forward(self, images: Tensor) -> Tensor:
-            seen.append(tuple(images.shape))
-            assert 0 <= float(images.amin()) <= float(images.amax()) <= 1
-            logits: Tensor = self.head(images.mean(dim=(2, 3)))
-            return logits
-
-    trainer(two_colors, Watched()).run(tmp_path / "checkpoint", Reports())
-
-    assert seen == [(16, 3, 8, 8)] * 4 + [(16, 3, 12, 12)] * 8
-
-
-def test_every_image_is_seen_once_an_epoch(tmp_path: Path) -> None:
+def test_every_image_is_seen_once_an_epoch(fabric: Fabric, checkpoint: Checkpoint) -> None:
     levels = torch.arange(48, dtype=torch.uint8)
     data = LabeledImages(levels.view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous(), levels.long() % 2, ("even", "odd"))
-    seen: list[int] = []
+    learner = Averaging()
 
-    class Watched(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.head = nn.Linear(3, 2)
+    Loop(fabric).train(task(learner, data, fabric), checkpoint)
 
-        def forward(self, images: Tensor) -> Tensor:
-            seen.extend((255 * images[:, 0, 0, 0]).round().int().tolist())
-            logits: Tensor = self.head(images.mean(dim=(2, 3)))
-            return logits
-
-    trainer(data, Watched()).run(tmp_path / "checkpoint", Reports())
-
+    seen = (255 * torch.cat([one[:, 0, 0, 0] for one in learner.seen])).round().int().tolist()
     epochs = [seen[start : start + 48] for start in range(0, len(seen), 48)]
     assert [sorted(epoch) for epoch in epochs] == [list(range(48))] * 3
     assert epochs[0] != epochs[1]
+
+
+def test_a_label_stays_with_its_image(fabric: Fabric) -> None:
+    levels = torch.arange(64, dtype=torch.uint8)
+    data = LabeledImages(levels.view(-1, 1, 1, 1).expand(-1, 3, 8, 8).contiguous(), levels.long(), ("one", "many"))
+    training = TRAINING.model_copy(update={"phases": (Phase(epochs=1, resolution=8),)})
+
+    images, labels = task(Averaging(), data, fabric, training)._batch(1)
+
+    assert (255 * images[:, 0, 0, 0]).round().long().tolist() == labels.tolist()
+
+
+def test_biases_and_batch_norms_do_not_decay(two_colors: LabeledImages, fabric: Fabric) -> None:
+    learner = network()
+
+    groups = task(learner, two_colors, fabric).optimizer.param_groups
+
+    decaying = {id(one) for group in groups if group["weight_decay"] for one in group["params"]}
+    assert decaying == {id(one) for one in learner.parameters() if one.ndim > 1}
+    assert sum(len(group["params"]) for group in groups) == len(list(learner.parameters()))
+
+
+def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(two_colors: LabeledImages, fabric: Fabric) -> None:
+    learning = task(Averaging(), two_colors, fabric)
+    rates = []
+    for number in range(learning.steps):
+        rates.append(learning.optimizer.param_groups[0]["lr"])
+        learning.step(number)
+
+    assert max(rates) == pytest.approx(0.05, rel=0.2)
+    assert rates.index(max(rates)) in (1, 2)
+    assert rates[-1] < 0.01
+
+
+def test_fewer_images_than_a_batch_are_told(two_colors: LabeledImages, fabric: Fabric) -> None:
+    with pytest.raises(TooFewImagesError, match="classifier: 15 images are fewer than a batch of 16"):
+        task(network(), two_colors.spread(15), fabric)
+
+
+def test_a_batch_that_cannot_be_shared_equally_is_told(two_colors: LabeledImages) -> None:
+    one_of_three = cast("Fabric", SimpleNamespace(world_size=3, global_rank=0))
+
+    with pytest.raises(DeviceError, match="classifier: a batch of 16 images cannot be shared by 3 processes"):
+        task(network(), two_colors, one_of_three)
 
 
 @pytest.mark.parametrize("setting", ["batch_size", "peak_learning_rate", "warmup"])

@@ -7,8 +7,11 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from models.bundle import read_bundle
+from models.bundle import read_bundle, read_manifest
+from models.classifiers import ResNetConfig
 from trainer.cli import app
+from trainer.recipe import read_recipe
+from trainer.run import Run
 
 Invoke = Callable[..., Result]
 
@@ -49,18 +52,63 @@ def test_all_makes_a_bundle_out_of_images(invoke: Invoke, tree: Path, tmp_path: 
 
     assert result.exit_code == 0
     assert read_bundle(tmp_path / "bundle").manifest.labels == ("blue", "red")
-    assert "on 10 images: classifier " in result.output
-    assert "behind pgd-rcan alone: " in result.output
-    assert "behind the pool, grid 2x2: " in result.output
+    for line in (
+        "classifier: step 4 of 4, 0 s left, loss ",
+        "surrogate: step 2 of 2, 0 s left, loss ",
+        "pgd: step 2 of 2, 0 s left, edsr/l1_levels ",
+        "on 10 images: classifier ",
+        "behind pgd-rcan alone: ",
+        "behind the pool, grid 2x2: ",
+        "cost: classifier ",
+        "nu ",
+        f"{tmp_path / 'bundle'}: written",
+    ):
+        assert sum(told.startswith(line) for told in result.output.splitlines()) == 1
+    assert [one.name for one in sorted((tmp_path / "run" / "tensorboard").iterdir())] == [
+        "classifier",
+        "fgsm",
+        "pgd",
+        "surrogate",
+    ]
 
 
 def test_the_steps_one_by_one_make_the_same_bundle(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
+    invoke("all", "--train", tree, "--test", tree, "--output", tmp_path / "whole", "--run", tmp_path / "other")
     for command in ("classifier", "pool"):
         assert invoke(command, "--train", tree).exit_code == 0
     result = invoke("bundle", "--train", tree, "--test", tree, "--output", tmp_path / "bundle")
 
     assert result.exit_code == 0
-    assert len(read_bundle(tmp_path / "bundle").purifiers) == 4
+    whole, by_steps = read_manifest(tmp_path / "whole"), read_manifest(tmp_path / "bundle")
+    assert (by_steps.classifier, by_steps.pool) == (whole.classifier, whole.pool)
+
+
+def test_a_setting_goes_over_the_recipe(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
+    settings = ["--set", f"data.train={tree}", "--set", f"data.test={tree}", "--set", "pool.selection.keep=2"]
+
+    result = invoke("all", *settings, "--set", "pool.selection.most_lost=1.0", "--output", tmp_path / "bundle")
+
+    assert result.exit_code == 0
+    assert len(read_bundle(tmp_path / "bundle").purifiers) == 2
+
+
+def test_a_damaged_file_of_many_is_named_and_left_out(
+    invoke: Invoke, tmp_path: Path, write_tree: Callable[[Path, int, int], Path]
+) -> None:
+    tree = write_tree(tmp_path / "images", 55, 0)
+    (tree / "red" / "7.png").write_bytes(b"not an image")
+
+    result = invoke("classifier", "--train", tree)
+
+    assert result.exit_code == 0
+    assert f"train images: {Path('red', '7.png')} is damaged and left out" in result.output
+
+
+def test_many_damaged_files_stop_all_before_anything_is_trained(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
+    (tree / "red" / "broken.png").write_bytes(b"not an image")
+
+    assert_told(invoke("classifier", "--train", tree), "1 of 11 files are damaged", "broken.png")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("command", ["classifier", "pool"])
@@ -74,16 +122,17 @@ def test_a_folder_without_classes_is_told(invoke: Invoke, tmp_path: Path) -> Non
     assert_told(invoke("classifier", "--train", tmp_path / "empty"), "empty", "class folder")
 
 
-def test_a_file_that_is_no_image_is_told(invoke: Invoke, tree: Path) -> None:
-    (tree / "red" / "broken.png").write_bytes(b"not an image")
-
-    assert_told(invoke("classifier", "--train", tree), "broken.png")
-
-
 def test_a_bundle_before_the_training_is_told(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
     result = invoke("bundle", "--train", tree, "--test", tree, "--output", tmp_path / "bundle")
 
     assert_told(result, "classifier.ckpt: not trained yet")
+
+
+def test_a_bundle_without_test_images_is_told(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "toy.toml"
+    recipe.write_text(recipe.read_text().replace('test = "test"\n', ""))
+
+    assert_told(invoke("all", "--train", tree, "--output", tmp_path / "bundle"), "data.test, or with --test")
 
 
 def test_an_unknown_recipe_is_told_with_those_that_there_are(invoke: Invoke, tree: Path) -> None:
@@ -96,7 +145,136 @@ def test_a_mistake_in_a_recipe_is_told_by_its_key(invoke: Invoke, tree: Path, re
     assert_told(invoke("classifier", "--train", tree), "toy.toml", "pool.hallo")
 
 
+def test_a_mistake_in_a_setting_is_told(invoke: Invoke, tree: Path) -> None:
+    assert_told(invoke("classifier", "--train", tree, "--set", "pool.grid"), "--set pool.grid: not of the form")
+
+
+def test_test_images_beside_a_recipe_without_folders_are_refused(tree: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(
+        app, ["all", "--recipe", "cifar10-resnet18", "--test", str(tree), "--output", str(tmp_path / "bundle")]
+    )
+
+    assert_told(result, "--test needs --train beside it")
+
+
+def test_folders_keep_the_classes_and_limits_of_the_recipe(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
+    settings = ["--set", 'data.labels=["red", "blue"]', "--set", "data.per_class=4"]
+
+    result = invoke("all", "--train", tree, "--test", tree, *settings, "--output", tmp_path / "bundle")
+
+    assert result.exit_code == 0
+    manifest = read_manifest(tmp_path / "bundle")
+    assert manifest.labels == ("red", "blue")
+    data = manifest.provenance["data"]
+    assert isinstance(data, dict)
+    train, test = data["train"], data["test"]
+    assert isinstance(train, dict)
+    assert isinstance(test, dict)
+    assert (train["images"], test["images"]) == (8, 10)
+
+
 def test_an_output_that_cannot_be_written_is_told(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     assert_told(invoke("all", "--train", tree, "--test", tree, "--output", tmp_path / "file"), "file")
+
+
+def test_a_run_folder_that_cannot_be_written_is_told(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    assert_told(invoke("classifier", "--train", tree, "--run", tmp_path / "file"), "file")
+
+
+def test_a_device_that_is_not_there_is_told(invoke: Invoke, tree: Path) -> None:
+    assert_told(invoke("classifier", "--train", tree, "--device", "gpu"), "device gpu: ")
+
+
+def test_fewer_images_than_a_batch_are_told(invoke: Invoke, tree: Path) -> None:
+    result = invoke("classifier", "--train", tree, "--set", "classifier.training.batch_size=128")
+
+    assert_told(result, "classifier: 10 images are fewer than a batch of 128")
+
+
+def test_a_run_of_another_recipe_is_told_with_what_differs(invoke: Invoke, tree: Path) -> None:
+    invoke("classifier", "--train", tree)
+
+    result = invoke("all", "--train", tree, "--test", tree, "--set", "classifier.seed=7", "--output", "nowhere")
+
+    assert_told(result, "belongs to another training: classifier.seed was 0 and is 7", "Name another --run folder")
+
+
+def test_a_damaged_checkpoint_is_told(invoke: Invoke, tree: Path, tmp_path: Path) -> None:
+    invoke("classifier", "--train", tree)
+    (tmp_path / "run" / "classifier.ckpt").write_bytes(b"")
+
+    assert_told(invoke("classifier", "--train", tree), "classifier.ckpt: damaged", "remove it to train anew")
+
+
+def test_a_training_that_diverges_is_told(invoke: Invoke, tree: Path) -> None:
+    settings = ["--set", "classifier.training.peak_learning_rate=1e30", "--precision", "32-true"]
+
+    assert_told(invoke("classifier", "--train", tree, *settings), "classifier: ", "the last checkpoint is from before")
+
+
+def test_an_interrupt_from_the_keyboard_tells_how_to_go_on(
+    invoke: Invoke, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "train_classifier", interrupt)
+
+    result = invoke("classifier", "--train", tree)
+
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted; the same command goes on from the last checkpoint\n"
+
+
+def test_init_writes_a_recipe_that_leads_to_a_bundle(tree: Path, tmp_path: Path) -> None:
+    written = tmp_path / "mine.toml"
+    images = ["--train", str(tree), "--test", str(tree), "--size", "12"]
+
+    result = CliRunner().invoke(app, ["init", str(written), *images])
+
+    assert result.exit_code == 0
+    assert f"purigate-train all --recipe {written} --output bundles/mine" in result.output
+    small = ResNetConfig(width=2, blocks=(1, 1, 1, 1)).model_dump_json().replace(":", "=")
+    settings = [
+        "pool.training.steps=1",
+        "pool.training.adversarial=2",
+        "pool.training.clean=2",
+        *(f"{name}.architecture={small}" for name in ("classifier", "surrogate")),
+        *(f"{name}.training.batch_size=4" for name in ("classifier", "surrogate")),
+        *(f"{name}.training.phases=[{{epochs=1, resolution=12}}]" for name in ("classifier", "surrogate")),
+    ]
+    options = [part for setting in settings for part in ("--set", setting)]
+    run = ["--run", str(tmp_path / "run"), "--device", "cpu", "--output", str(tmp_path / "bundle")]
+    assert CliRunner().invoke(app, ["all", "--recipe", str(written), *run, *options]).exit_code == 0
+    assert len(read_bundle(tmp_path / "bundle").purifiers) == 12
+
+
+def test_init_does_not_write_over_a_recipe(recipe_file: Path, tree: Path) -> None:
+    before = recipe_file.read_text()
+
+    result = CliRunner().invoke(
+        app, ["init", str(recipe_file), "--train", str(tree), "--test", str(tree), "--size", "12"]
+    )
+
+    assert_told(result, "toy.toml is there already")
+    assert recipe_file.read_text() == before
+
+
+def test_init_with_what_makes_no_recipe_writes_nothing(tree: Path, tmp_path: Path) -> None:
+    written = tmp_path / "mine.toml"
+    images = ["--train", str(tree), "--test", str(tree), "--size", "12", "--classifier", "mine.pt"]
+
+    assert_told(CliRunner().invoke(app, ["init", str(written), *images]), "--architecture")
+    assert not written.exists()
+
+
+def test_init_takes_a_program(tree: Path, tmp_path: Path) -> None:
+    written = tmp_path / "mine.toml"
+    images = ["--train", str(tree), "--test", str(tree), "--size", "64", "--classifier", "mine.pt2"]
+
+    assert CliRunner().invoke(app, ["init", str(written), *images]).exit_code == 0
+    assert read_recipe(str(written)).classifier.weights == Path("mine.pt2")

@@ -1,20 +1,27 @@
-"""Purifiers learn to undo an attack, and an interrupted training ends where a plain one does."""
+"""Purifiers learn to undo an attack, from batches that all of one attack share."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import nn
+from lightning_fabric import Fabric
+from pydantic import ValidationError
+from torch import Tensor, nn
 from torch.nn import functional
 
 from models.decoder import DecoderConfig
 from models.encoders import EDSRConfig, RCANConfig
 from models.purifier import PurifierConfig
 from trainer.adversary import Attack
+from trainer.checkpoint import Checkpoint
+from trainer.errors import DeviceError
+from trainer.guidance import Guidance
 from trainer.images import LabeledImages
-from trainer.pool import PoolTraining, PurifierTrainer
+from trainer.loop import Loop
+from trainer.pool import PoolTraining, PurifierTask, Victims
 
-CPU = torch.device("cpu")
 TRAINING = PoolTraining(
     attacks={
         "fgsm": Attack(kind="fgsm", epsilon=(8, 16)),
@@ -34,29 +41,13 @@ TRAINING = PoolTraining(
 )
 
 
-class StoppedError(Exception):
-    """Somebody stopped the training."""
-
-
-class Reports(list[tuple[int, dict[str, float]]]):
-    """What was reported: the step and the losses since the last report."""
-
-    def __init__(self, stop_after: int | None = None) -> None:
-        super().__init__()
-        self.stop_after = stop_after
-
-    def __call__(self, step: int, losses: dict[str, float]) -> None:
-        self.append((step, losses))
-        if step == self.stop_after:
-            raise StoppedError
-
-
 @pytest.fixture
 def surrogate() -> nn.Module:
     """A network with batch norm, whose statistics would tell if it were trained."""
-    return nn.Sequential(
+    network = nn.Sequential(
         nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
     )
+    return network.eval().requires_grad_(False)
 
 
 @pytest.fixture
@@ -67,10 +58,16 @@ def plain_colors() -> LabeledImages:
     return LabeledImages(levels.expand(-1, -1, 8, 8).to(torch.uint8).contiguous(), labels, ("red", "blue"))
 
 
-def trainer(
-    surrogate: nn.Module, data: LabeledImages, training: PoolTraining = TRAINING, seed: int = 0
-) -> PurifierTrainer:
-    return PurifierTrainer(training, "pgd", surrogate, data, CPU, seed)
+def task(
+    victims: nn.Module | Victims,
+    data: LabeledImages,
+    fabric: Fabric,
+    training: PoolTraining = TRAINING,
+    seed: int = 0,
+) -> PurifierTask:
+    return PurifierTask(
+        training, "pgd", victims if isinstance(victims, Victims) else Victims(victims), data, fabric, seed
+    )
 
 
 def wider(config: PurifierConfig) -> PurifierConfig:
@@ -84,111 +81,165 @@ def weights(of: nn.Module) -> dict[str, list[float]]:
 
 
 def test_purifiers_learn_to_bring_attacked_images_back_towards_the_clean_ones(
-    surrogate: nn.Module, plain_colors: LabeledImages, tmp_path: Path
+    surrogate: nn.Module, plain_colors: LabeledImages, fabric: Fabric, tmp_path: Path
 ) -> None:
     wide = {name: wider(config) for name, config in TRAINING.purifiers.items()}
     training = TRAINING.model_copy(update={"steps": 100, "adversarial": 16, "clean": 0, "purifiers": wide})
-    learner, reports = trainer(surrogate, plain_colors, training), Reports()
+    learner = task(surrogate, plain_colors, fabric, training)
 
-    learner.run(tmp_path / "checkpoint", reports, every=20)
+    Loop(fabric).train(learner, Checkpoint(tmp_path / "pool.ckpt", {}))
 
     clean = plain_colors.images / 255
-    attacked = TRAINING.attacks["pgd"].perturb(surrogate, clean, plain_colors.labels, torch.Generator().manual_seed(1))
-    for name, purifier in learner.purifiers.items():
-        assert reports[-1][1][name] < 0.9 * reports[0][1][name]
+    draw = TRAINING.attacks["pgd"].draw(clean.shape, torch.Generator().manual_seed(1))
+    attacked = draw.perturb(surrogate, clean, plain_colors.labels)
+    for purifier in learner.purifiers.values():
         with torch.inference_mode():
             assert functional.l1_loss(purifier(attacked), clean) < 0.9 * functional.l1_loss(attacked, clean)
 
 
-def test_the_first_reported_loss_is_the_perturbation_itself(
-    surrogate: nn.Module, two_colors: LabeledImages, tmp_path: Path
+def test_the_first_loss_is_the_perturbation_itself_in_levels(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
 ) -> None:
-    inputs, targets = trainer(surrogate, two_colors)._batch()
-    reports = Reports()
+    learner = task(surrogate, two_colors, fabric, TRAINING.model_copy(update={"crop": 12}))
+    batch = learner._batch(0)
 
-    trainer(surrogate, two_colors).run(tmp_path / "checkpoint", reports, every=1)
+    metrics = learner.step(0)
 
-    step, losses = reports[0]
-    assert step == 1
-    assert losses == pytest.approx(dict.fromkeys(("edsr", "rcan"), float(functional.l1_loss(inputs, targets))))
+    expected = 255 * float(functional.l1_loss(batch.inputs, batch.targets))
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
+        {"edsr/l1_levels": expected, "rcan/l1_levels": expected}
+    )
 
 
-def test_a_report_tells_the_mean_loss_since_the_last_one(
-    surrogate: nn.Module, two_colors: LabeledImages, tmp_path: Path
+def test_clean_images_weigh_lambda(surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric) -> None:
+    training = TRAINING.model_copy(update={"clean_after": 0.0, "clean_weight": 3.0, "crop": 12})
+    learner = task(surrogate, two_colors, fabric, training)
+    batch = learner._batch(0)
+
+    class Darkening(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images - 0.1
+
+    attacked, clean = learner._errors(Darkening(), batch)
+
+    assert float(clean) == pytest.approx(0.1, abs=1e-6)
+    expected = (batch.inputs[:6] - 0.1 - batch.targets[:6]).abs().mean()
+    torch.testing.assert_close(attacked, expected)
+
+
+def test_the_seed_decides_first_weights_and_batches(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
 ) -> None:
-    each, pairs = Reports(), Reports()
+    first, again, other = (task(surrogate, two_colors, fabric, seed=seed) for seed in (3, 3, 4))
 
-    trainer(surrogate, two_colors).run(tmp_path / "each", each, every=1)
-    trainer(surrogate, two_colors).run(tmp_path / "pairs", pairs, every=2)
-
-    assert [step for step, _ in pairs] == [2, 4, 6]
-    for (_, mean), (_, first), (_, second) in zip(pairs, each[0::2], each[1::2], strict=True):
-        assert mean == pytest.approx({name: (first[name] + second[name]) / 2 for name in first})
+    assert weights(first.purifiers) == weights(again.purifiers) != weights(other.purifiers)
+    assert torch.equal(first._batch(2).inputs, again._batch(2).inputs)
+    assert not torch.equal(first._batch(2).inputs, other._batch(2).inputs)
+    assert not torch.equal(first._batch(2).inputs, first._batch(3).inputs)
 
 
-@pytest.mark.parametrize("stop_after", [2, 4])
-def test_an_interrupted_training_that_goes_on_ends_where_a_plain_one_does(
-    surrogate: nn.Module, two_colors: LabeledImages, tmp_path: Path, stop_after: int
+def test_the_surrogate_stays_as_it_is(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric, tmp_path: Path
 ) -> None:
-    plain, told = trainer(surrogate, two_colors), Reports()
-    plain.run(tmp_path / "plain", told, every=2)
-    with pytest.raises(StoppedError):
-        trainer(surrogate, two_colors).run(tmp_path / "interrupted", Reports(stop_after), every=2)
-
-    resumed, told_later = trainer(surrogate, two_colors, seed=99), Reports()
-    resumed.run(tmp_path / "interrupted", told_later, every=2)
-
-    assert told_later == told[stop_after // 2 :]
-    assert weights(resumed.purifiers) == weights(plain.purifiers)
-
-
-def test_the_same_seed_repeats_the_same_training(
-    surrogate: nn.Module, two_colors: LabeledImages, tmp_path: Path
-) -> None:
-    first, second, other = (trainer(surrogate, two_colors, seed=seed) for seed in (3, 3, 4))
-
-    for name, learner in (("first", first), ("second", second), ("other", other)):
-        learner.run(tmp_path / name, Reports())
-
-    assert weights(first.purifiers) == weights(second.purifiers)
-    assert weights(first.purifiers) != weights(other.purifiers)
-
-
-def test_a_finished_training_is_not_trained_again(
-    surrogate: nn.Module, two_colors: LabeledImages, tmp_path: Path
-) -> None:
-    finished = trainer(surrogate, two_colors)
-    finished.run(tmp_path / "checkpoint", Reports())
-
-    again, reports = trainer(surrogate, two_colors, seed=99), Reports()
-    again.run(tmp_path / "checkpoint", reports)
-
-    assert reports == []
-    assert weights(again.purifiers) == weights(finished.purifiers)
-
-
-def test_the_surrogate_stays_as_it_is(surrogate: nn.Module, two_colors: LabeledImages, tmp_path: Path) -> None:
     before = weights(surrogate)
 
-    trainer(surrogate, two_colors).run(tmp_path / "checkpoint", Reports())
+    Loop(fabric).train(task(surrogate, two_colors, fabric), Checkpoint(tmp_path / "pool.ckpt", {}))
 
     assert weights(surrogate) == before
 
 
-def test_a_batch_holds_attacked_crops_and_then_clean_ones(surrogate: nn.Module, two_colors: LabeledImages) -> None:
-    training = TRAINING.model_copy(update={"clean_after": 0.0})
+def test_a_batch_holds_attacked_images_and_then_clean_ones(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
+) -> None:
+    batch = task(surrogate, two_colors, fabric, TRAINING.model_copy(update={"clean_after": 0.0}))._batch(0)
 
-    inputs, targets = trainer(surrogate, two_colors, training)._batch()
-
-    changed = (inputs != targets).flatten(1).any(1)
-    assert inputs.shape == targets.shape == (9, 3, 6, 6)
+    changed = (batch.inputs != batch.targets).flatten(1).any(1)
+    assert batch.inputs.shape == batch.targets.shape == (9, 3, 12, 12)
     assert changed.tolist() == [True] * 6 + [False] * 3
-    assert float((inputs - targets).abs().amax()) <= 16.001 / 255
+    assert batch.attacked == 6
+    assert float((batch.inputs - batch.targets).abs().amax()) <= 16.001 / 255
 
 
-def test_at_first_every_image_of_a_batch_is_attacked(surrogate: nn.Module, two_colors: LabeledImages) -> None:
-    training = TRAINING.model_copy(update={"clean_after": 0.5})
+@pytest.mark.parametrize(("number", "attacked"), [(0, 9), (2, 9), (3, 6), (5, 6)])
+def test_at_first_every_image_of_a_batch_is_attacked(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric, number: int, attacked: int
+) -> None:
+    batch = task(surrogate, two_colors, fabric, TRAINING.model_copy(update={"clean_after": 0.5}))._batch(number)
 
-    inputs, targets = trainer(surrogate, two_colors, training)._batch()
+    assert batch.attacked == attacked
+    assert int((batch.inputs != batch.targets).flatten(1).any(1).sum()) == attacked
 
-    assert bool((inputs != targets).flatten(1).any(1).all())
+
+def test_purifiers_are_shown_crops_of_the_side_that_was_asked_for(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
+) -> None:
+    learner = task(surrogate, two_colors, fabric)
+    seen: list[Tensor] = []
+
+    class Looking(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(images)
+            return images
+
+    batch = learner._batch(0)
+    learner._errors(Looking(), batch)
+
+    assert seen[0].shape == (9, 3, 6, 6)
+    assert all(0 <= int(corner) <= 6 for corner in batch.corners.flatten())
+    assert len({tuple(corner) for corner in batch.corners.tolist()}) > 3
+    top, left = batch.corners[0].tolist()
+    assert torch.equal(seen[0][0], batch.inputs[0, :, top : top + 6, left : left + 6])
+
+
+def test_a_guided_pool_trains_and_leaves_the_classifier_as_it_is(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric, tmp_path: Path
+) -> None:
+    classifier = nn.Sequential(nn.Conv2d(3, 2, 12), nn.BatchNorm2d(2), nn.Flatten()).eval().requires_grad_(False)
+    before = weights(classifier)
+    guided = TRAINING.model_copy(update={"guidance": Guidance(weight=0.5, images=4)})
+    learners = {
+        name: task(Victims(surrogate, classifier), two_colors, fabric, training)
+        for name, training in (("guided", guided), ("plain", TRAINING))
+    }
+
+    for name, learner in learners.items():
+        Loop(fabric).train(learner, Checkpoint(tmp_path / name, {}))
+
+    assert weights(learners["guided"].purifiers) != weights(learners["plain"].purifiers)
+    assert weights(classifier) == before
+
+
+def test_a_guided_pool_tells_both_terms(surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric) -> None:
+    guided = TRAINING.model_copy(update={"guidance": Guidance(weight=0.5, images=4)})
+
+    metrics = task(Victims(surrogate, surrogate), two_colors, fabric, guided).step(0)
+
+    assert metrics.keys() == {"edsr/l1_levels", "edsr/guidance", "rcan/l1_levels", "rcan/guidance"}
+
+
+@pytest.mark.parametrize("name", ["adversarial", "clean"])
+def test_a_batch_that_cannot_be_shared_equally_is_told(
+    surrogate: nn.Module, two_colors: LabeledImages, name: str
+) -> None:
+    one_of_two = cast("Fabric", SimpleNamespace(world_size=2, global_rank=0, device=torch.device("cpu")))
+    training = TRAINING.model_copy(update={"adversarial": 6, "clean": 4, name: 5})
+
+    with pytest.raises(DeviceError, match=f"pgd: pool.training.{name} of 5 images cannot be shared by 2 processes"):
+        task(surrogate, two_colors, one_of_two, training)
+
+
+@pytest.mark.parametrize(
+    ("said", "where"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"attacks": {}}, "attacks"),
+        ({"purifiers": {}}, "purifiers"),
+        ({"clean_after": 1.5}, "clean_after"),
+        ({"adversarial": 0}, "adversarial"),
+        ({"guidance": {"weight": 0, "images": 2}}, "weight"),
+        ({"guidance": {"weight": 1, "images": 8}}, "half of them"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused(said: dict[str, Any], where: str) -> None:
+    with pytest.raises(ValidationError, match=where):
+        PoolTraining.model_validate({**TRAINING.model_dump(), **said})

@@ -1,0 +1,255 @@
+"""A user's own classifier is read from the files that people have, and what does not fit is told."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from models.bundle import read_bundle
+from models.bundle.manifest import Normalization
+from models.classifiers import ExportedConfig, ResNetConfig
+from models.preprocessing import Preprocessing
+from trainer.classifier import ClassifierTraining, Phase
+from trainer.errors import NetworkError
+from trainer.networks import NetworkRecipe, require_gradients
+
+WriteProgram = Callable[[nn.Module, Path, int], Path]
+ARCHITECTURE = ResNetConfig(width=4, blocks=(1, 1, 1, 1))
+SIZE = Preprocessing(resize=12, height=12, width=12)
+TRAINING = ClassifierTraining(phases=(Phase(epochs=1, resolution=12),))
+NORMALIZATION = Normalization(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    """The user's network, with batch-norm statistics that matter."""
+    trained = ARCHITECTURE.build(3)
+    for name, buffer in trained.named_buffers():
+        if name.endswith("running_mean"):
+            buffer.normal_()
+    return trained.eval()
+
+
+def save_plain(state: dict[str, Tensor], path: Path) -> Path:
+    torch.save(state, path.with_suffix(".pt"))
+    return path.with_suffix(".pt")
+
+
+def save_safetensors(state: dict[str, Tensor], path: Path) -> Path:
+    safetensors.torch.save_file(state, path.with_suffix(".safetensors"))
+    return path.with_suffix(".safetensors")
+
+
+def save_checkpoint(state: dict[str, Tensor], path: Path) -> Path:
+    return save_plain({"state_dict": state, "epoch": 90, "best": 0.76}, path)  # type: ignore[dict-item]
+
+
+def save_nested(state: dict[str, Tensor], path: Path) -> Path:
+    return save_plain({"model": {"state_dict": state}}, path)  # type: ignore[dict-item]
+
+
+def save_parallel(state: dict[str, Tensor], path: Path) -> Path:
+    return save_checkpoint({f"module.{name}": tensor for name, tensor in state.items()}, path)
+
+
+def save_without_counters(state: dict[str, Tensor], path: Path) -> Path:
+    return save_plain({name: one for name, one in state.items() if not name.endswith("num_batches_tracked")}, path)
+
+
+def own(weights: Path, **more: Any) -> NetworkRecipe:
+    return NetworkRecipe.model_validate({"architecture": ARCHITECTURE, "weights": weights, **more})
+
+
+@pytest.mark.parametrize(
+    "save", [save_plain, save_safetensors, save_checkpoint, save_nested, save_parallel, save_without_counters]
+)
+def test_weights_are_read_in_every_form_that_training_scripts_write(
+    network: nn.Module, tmp_path: Path, save: Callable[[dict[str, Tensor], Path], Path]
+) -> None:
+    path = save(network.state_dict(), tmp_path / "mine")
+    images = torch.rand(3, 3, 12, 12)
+
+    read = own(path, normalization=NORMALIZATION).read(3, SIZE)
+
+    normalized = (images - torch.tensor(NORMALIZATION.mean).view(3, 1, 1)) / torch.tensor(NORMALIZATION.std).view(
+        3, 1, 1
+    )
+    torch.testing.assert_close(read(images), network(normalized))
+
+
+def test_a_network_without_normalization_gets_the_pixels_as_they_are(network: nn.Module, tmp_path: Path) -> None:
+    images = torch.rand(3, 3, 12, 12)
+
+    read = own(save_plain(network.state_dict(), tmp_path / "mine")).read(3, SIZE)
+
+    assert torch.equal(read(images), network(images))
+
+
+def test_what_is_read_is_frozen(network: nn.Module, tmp_path: Path) -> None:
+    read = own(save_plain(network.state_dict(), tmp_path / "mine")).read(3, SIZE)
+
+    assert not any(module.training for module in read.modules())
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+
+
+def test_a_program_is_read_and_frozen(network: nn.Module, tmp_path: Path, write_program: WriteProgram) -> None:
+    path = write_program(network, tmp_path / "mine.pt2", 12)
+    images = torch.rand(5, 3, 12, 12)
+
+    read = NetworkRecipe(architecture=ExportedConfig(), weights=path).read(3, SIZE)
+
+    torch.testing.assert_close(read(images), network(images))
+    assert not any(parameter.requires_grad for parameter in read.parameters())
+    require_gradients(read, SIZE, "classifier")
+
+
+def test_another_architecture_is_told_by_the_first_tensor_that_differs(network: nn.Module, tmp_path: Path) -> None:
+    path = save_plain(network.state_dict(), tmp_path / "mine")
+    wider = ResNetConfig(width=8, blocks=(1, 1, 1, 1))
+
+    with pytest.raises(NetworkError, match=r"mine\.pt: does not fit the architecture and 3 classes: head\.weight is"):
+        own(path, architecture=wider).read(3, SIZE)
+
+
+def test_another_number_of_classes_is_told(network: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(NetworkError, match=r"mine\.pt: does not fit the architecture and 7 classes: head\.bias"):
+        own(save_plain(network.state_dict(), tmp_path / "mine")).read(7, SIZE)
+
+
+def test_a_program_of_another_number_of_classes_is_told_with_what_can_be_done(
+    network: nn.Module, tmp_path: Path, write_program: WriteProgram
+) -> None:
+    path = write_program(network, tmp_path / "mine.pt2", 12)
+
+    with pytest.raises(NetworkError, match=r"gives \(2, 3\) for 2 images, but there are 7 classes; data\.labels"):
+        NetworkRecipe(architecture=ExportedConfig(), weights=path).read(7, SIZE)
+
+
+def test_a_program_for_another_size_is_told(network: nn.Module, tmp_path: Path, write_program: WriteProgram) -> None:
+    path = write_program(network, tmp_path / "mine.pt2", 16)
+
+    with pytest.raises(NetworkError, match=r"mine\.pt2: fails on 2 images of 12x12"):
+        NetworkRecipe(architecture=ExportedConfig(), weights=path).read(3, SIZE)
+
+
+@pytest.mark.parametrize("architecture", [ARCHITECTURE, ExportedConfig()])
+def test_a_file_that_is_missing_is_told(tmp_path: Path, architecture: ResNetConfig | ExportedConfig) -> None:
+    with pytest.raises(NetworkError, match=r"nowhere\.pt"):
+        own(tmp_path / "nowhere.pt", architecture=architecture).read(3, SIZE)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".pt2"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", bytes(1000)], ids=["empty", "text", "zeros"])
+def test_a_file_that_holds_no_weights_is_told(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"mine{suffix}"
+    path.write_bytes(content)
+
+    with pytest.raises(NetworkError, match=rf"mine{suffix}: not "):
+        own(path, architecture=ExportedConfig() if suffix == ".pt2" else ARCHITECTURE).read(3, SIZE)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, torch.zeros(3)], ids=["list", "number", "empty", "one"])
+def test_a_pickle_without_a_state_dict_is_told(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "mine.pt")
+
+    with pytest.raises(NetworkError, match=r"mine\.pt: holds no state dict"):
+        own(tmp_path / "mine.pt").read(3, SIZE)
+
+
+class Malicious:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
+    torch.save({"state_dict": Malicious(tmp_path / "pwned")}, tmp_path / "mine.pt")
+
+    with pytest.raises(NetworkError, match=r"mine\.pt: not a file of weights"):
+        own(tmp_path / "mine.pt").read(3, SIZE)
+    assert not (tmp_path / "pwned").exists()
+
+
+class WithoutGradients(nn.Module):
+    """A network as somebody exports it who thinks of nothing but predictions."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = self.network(images)
+        return logits
+
+
+def test_a_program_without_gradients_cannot_be_attacked_and_that_is_told(
+    network: nn.Module, tmp_path: Path, write_program: WriteProgram
+) -> None:
+    path = write_program(WithoutGradients(network), tmp_path / "mine.pt2", 12)
+    read = NetworkRecipe(architecture=ExportedConfig(), weights=path).read(3, SIZE)
+
+    with pytest.raises(NetworkError, match=r"the surrogate gives no gradients .* export the program without"):
+        require_gradients(read, SIZE, "surrogate")
+
+
+@pytest.mark.parametrize(
+    ("said", "match"),
+    [
+        ({"architecture": ARCHITECTURE}, "either `training` or"),
+        ({"architecture": ARCHITECTURE, "training": TRAINING, "weights": "mine.pt"}, "either `training` or"),
+        ({"architecture": ExportedConfig(), "training": TRAINING}, "cannot be trained here"),
+    ],
+)
+def test_a_network_is_either_trained_or_read(said: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValidationError, match=match):
+        NetworkRecipe.model_validate(said)
+
+
+def test_the_seed_decides_the_first_weights_and_nothing_else_does() -> None:
+    first, other = (NetworkRecipe(architecture=ARCHITECTURE, training=TRAINING, seed=seed) for seed in (3, 4))
+    before = torch.random.get_rng_state()
+
+    states = [recipe.build(3).state_dict()["network.head.weight"] for recipe in (first, first, other)]
+
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_origin_of_a_users_network_is_its_content_and_not_its_place(network: nn.Module, tmp_path: Path) -> None:
+    path = save_plain(network.state_dict(), tmp_path / "mine")
+    (tmp_path / "elsewhere").mkdir()
+    moved = tmp_path / "elsewhere" / "other.pt"
+    moved.write_bytes(path.read_bytes())
+    changed = save_plain({**network.state_dict(), "head.bias": torch.ones(3)}, tmp_path / "changed")
+
+    assert own(moved).origin() == own(path).origin()
+    assert own(changed).origin() != own(path).origin()
+
+
+def test_a_classifier_that_lies_in_a_bundle_keeps_its_history(bundle_folder: Path) -> None:
+    manifest = read_bundle(bundle_folder).manifest
+
+    history = own(bundle_folder / manifest.classifier.weights.file).history()
+
+    assert history == {"bundle": "toy", "version": "1", "provenance": manifest.provenance}
+
+
+def test_a_purifier_of_a_bundle_does_not_have_the_history_of_its_classifier(bundle_folder: Path) -> None:
+    assert own(bundle_folder / "fgsm-edsr.safetensors").history() is None
+
+
+def test_a_classifier_outside_a_bundle_has_no_history(network: nn.Module, tmp_path: Path) -> None:
+    assert own(save_plain(network.state_dict(), tmp_path / "mine")).history() is None
+    assert NetworkRecipe(architecture=ARCHITECTURE, training=TRAINING).history() is None

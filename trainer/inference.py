@@ -1,0 +1,58 @@
+"""Runs a network over a data set, a batch at a time, in bfloat16 as a GPU serves it."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from models.bundle import Bundle
+from models.defenses.puridefense import PuriDefense
+from models.pool import PurifierPool
+from models.randomness import SeededBytes
+from trainer.adversary import LEVELS
+from trainer.images import LabeledImages
+
+BATCH = 250
+
+Network = Callable[[Tensor], Tensor]
+
+
+@torch.inference_mode()
+def outputs(network: Network, data: LabeledImages, device: torch.device) -> Tensor:
+    """What `network`, which lies on `device`, makes of all images: float32, on the CPU.
+
+    Args:
+        network: takes `(N, 3, H, W)` floats in [0, 1]; gives N rows of any shape.
+        data: N images.
+        device: where it runs.
+    """
+    found = []
+    for batch in torch.split(data.images, BATCH):
+        images = batch.to(device, memory_format=torch.channels_last).float().div_(LEVELS)
+        with torch.autocast(device.type, torch.bfloat16):
+            found.append(network(images).float().cpu())
+    return torch.cat(found)
+
+
+def accuracy(logits: Tensor, data: LabeledImages) -> float:
+    """The share of `data` that `(N, classes)` logits label correctly, in [0, 1]."""
+    return float((logits.argmax(1) == data.labels).double().mean())
+
+
+def defended(bundle: Bundle, grid: int, device: torch.device, random: torch.Generator) -> Network:
+    """The classifier of a bundle behind its pool, at any grid; every call draws anew.
+
+    Args:
+        bundle: moved to `device`.
+        grid: patches along each dimension.
+        device: where it runs.
+        random: a CPU generator, advanced by every call.
+    """
+    classifier = bundle.classifier.to(device)
+    defense = PuriDefense(PurifierPool(bundle.purifiers).to(device), grid, bundle.manifest.pool.halo)
+
+    def classify(images: Tensor) -> Tensor:
+        logits: Tensor = classifier(defense(images, defense.draw(SeededBytes(len(images), random))))
+        return logits
+
+    return classify

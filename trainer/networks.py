@@ -1,0 +1,196 @@
+"""The networks of a run: trained here from nothing, or a user's own from a file."""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from models.bundle import BundleError, read_manifest
+from models.bundle.manifest import Normalization
+from models.bundle.reader import require_shapes
+from models.classifiers import ClassifierConfig, ExportedConfig
+from models.classifiers.exported import read_program
+from models.classifiers.normalization import Normalized
+from models.preprocessing import Preprocessing
+from trainer.classifier import ClassifierTraining
+from trainer.errors import NetworkError, first_line
+
+WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Where checkpoints of common training scripts keep the weights among other things."""
+PARALLEL_PREFIX = "module."
+COUNTER = ".num_batches_tracked"
+"""Of a batch norm; unused once trained, and not in files of the first versions of PyTorch."""
+AS_IS = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
+PROBE_IMAGES = 2
+
+
+class NetworkRecipe(BaseModel):
+    """A network that is trained from nothing, or a user's own.
+
+    Attributes:
+        architecture: ours, torchvision's by its name, or `exported`: a `torch.export` program, which needs `weights`.
+        normalization: what is subtracted from, then divided out of, each channel of an image in [0, 1]; none where the
+            network takes pixels as they are.
+        seed: of its first weights, the order of the images and their augmentation.
+        training: how it is trained.
+        weights: the file of a network that was trained elsewhere: a state dict (`.safetensors`, or as `torch.save`
+            wrote it), or a `.pt2` archive of `torch.export.save`. Beside the manifest of a bundle, its history is kept.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    architecture: ClassifierConfig
+    normalization: Normalization | None = None
+    seed: int = 0
+    training: ClassifierTraining | None = None
+    weights: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if (self.training is None) == (self.weights is None):
+            raise ValueError("give either `training` or the file of its `weights`")
+        if isinstance(self.architecture, ExportedConfig) and self.weights is None:
+            raise ValueError("an exported program cannot be trained here: name its file as `weights`")
+        return self
+
+    @cached_property
+    def content(self) -> bytes:
+        """The bytes of the `weights` file.
+
+        Raises:
+            NetworkError: it cannot be read.
+        """
+        assert self.weights is not None
+        try:
+            return self.weights.read_bytes()
+        except OSError as error:
+            raise NetworkError(f"{self.weights}: {error.strerror}") from error
+
+    def origin(self) -> dict[str, JsonValue]:
+        """What decides the weights, beside the images."""
+        if self.weights is None:
+            return self.model_dump(mode="json", exclude={"weights"})
+        said: dict[str, JsonValue] = self.model_dump(mode="json", include={"architecture", "normalization"})
+        return {**said, "weights_sha256": self._digest()}
+
+    def history(self) -> JsonValue:
+        """Where weights that were trained elsewhere come from, if they lie in a bundle: what its manifest says."""
+        if self.weights is None:
+            return None
+        try:
+            manifest = read_manifest(self.weights.parent)
+        except BundleError:
+            return None
+        if manifest.classifier.weights.sha256 != self._digest():
+            return None
+        return {"bundle": manifest.name, "version": manifest.version, "provenance": manifest.provenance}
+
+    def _digest(self) -> str:
+        return hashlib.sha256(self.content).hexdigest()
+
+    def build(self, classes: int) -> nn.Module:
+        """The network without its weights: takes `(N, 3, H, W)` floats in [0, 1], gives `(N, classes)` logits."""
+        assert not isinstance(self.architecture, ExportedConfig)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return self._normalized(self.architecture.build(classes))
+
+    def read(self, classes: int, preprocessing: Preprocessing) -> nn.Module:
+        """The network with the weights of its file, frozen and in evaluation mode.
+
+        Raises:
+            NetworkError: the file cannot be read, does not fit the architecture, or the network does not give one logit
+                for each of `classes`.
+        """
+        network = frozen(self._program() if isinstance(self.architecture, ExportedConfig) else self._weighted(classes))
+        probe = torch.full((PROBE_IMAGES, 3, preprocessing.height, preprocessing.width), 0.5)
+        try:
+            logits = network(probe)
+        except Exception as error:  # a user's network may raise anything
+            size = f"{preprocessing.width}x{preprocessing.height}"
+            raise NetworkError(f"{self.weights}: fails on {PROBE_IMAGES} images of {size}: {error}") from error
+        if logits.shape != (PROBE_IMAGES, classes):
+            raise NetworkError(
+                f"{self.weights}: gives {tuple(logits.shape)} for {PROBE_IMAGES} images, but there are {classes} "
+                "classes; data.labels can name classes that the images do not have"
+            )
+        return network
+
+    def _program(self) -> nn.Module:
+        try:
+            return self._normalized(read_program(self.content))
+        except Exception as error:  # PyTorch's loader has no error type of its own
+            raise NetworkError(f"{self.weights}: not an exported program that can be served: {error}") from error
+
+    def _weighted(self, classes: int) -> nn.Module:
+        assert not isinstance(self.architecture, ExportedConfig)
+        tensors = self._tensors()
+        network = self.architecture.build(classes)
+        counters = {name: tensor for name, tensor in network.state_dict().items() if name.endswith(COUNTER)}
+        tensors = {**counters, **tensors}
+        try:
+            require_shapes(network.state_dict(), tensors)
+        except ValueError as error:
+            raise NetworkError(
+                f"{self.weights}: does not fit the architecture and {classes} classes: {error}"
+            ) from error
+        network.load_state_dict(tensors)
+        return self._normalized(network)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        assert self.weights is not None
+        try:
+            if self.weights.suffix == ".safetensors":
+                return safetensors.torch.load(self.content)
+            content = torch.load(io.BytesIO(self.content), map_location="cpu", weights_only=True)
+        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
+            raise NetworkError(f"{self.weights}: not a file of weights: {first_line(error)}") from error
+        tensors = _unwrapped(content)
+        if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+            raise NetworkError(f"{self.weights}: holds no state dict")
+        return {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in tensors.items()}
+
+    def _normalized(self, network: nn.Module) -> nn.Module:
+        normalization = self.normalization or AS_IS
+        return Normalized(network, normalization.mean, normalization.std)
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The network in evaluation mode, whose weights need no gradients; also an exported one, which has no `eval()`."""
+    for module in network.modules():
+        module.training = False
+    return network.requires_grad_(False)
+
+
+def require_gradients(network: nn.Module, preprocessing: Preprocessing, what: str) -> None:
+    """Checks that images can be attacked by way of a network.
+
+    Raises:
+        NetworkError: no gradient reaches the image.
+    """
+    image = torch.full((PROBE_IMAGES, 3, preprocessing.height, preprocessing.width), 0.5, requires_grad=True)
+    try:
+        torch.autograd.grad(network(image).float().sum(), image)
+    except RuntimeError as error:
+        raise NetworkError(
+            f"the {what} gives no gradients to attack images with ({first_line(error)}); "
+            "name another [surrogate], or export the program without torch.no_grad"
+        ) from error
+
+
+def _unwrapped(content: Any) -> Mapping[str, Any]:
+    if not isinstance(content, Mapping):
+        return {}
+    for name in WRAPPERS:
+        if isinstance(content.get(name), Mapping):
+            return _unwrapped(content[name])
+    return content
