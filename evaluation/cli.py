@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -17,10 +18,13 @@ from evaluation.http_target import HTTPTarget
 from evaluation.images import Sample, read_sample
 from evaluation.jobs import SUITES, Job
 from evaluation.progress import watched
-from evaluation.records import merge
+from evaluation.records import merge, read_records
 from evaluation.report import tell
 from evaluation.robustness import Campaign, MakeTarget
 from evaluation.served import LocalServed, gateway_cell
+from evaluation.speed import measure_speed, read_speed, write_speed
+from evaluation.tables import diversity_table, speed_table, tables
+from evaluation.theory import measure_diversity, read_diversity, write_diversity
 from evaluation.trial import Stopping
 from models.bundle import BundleError
 from models.preprocessing import Preprocessing
@@ -31,16 +35,19 @@ DEFAULT_RECORDS = Path("runs/records")
 EMBEDDED = Path(str(files("models"))) / "bundles" / "cifar10"
 CPU = torch.device("cpu")
 
+
+class Form(StrEnum):
+    """What figures are written as."""
+
+    SVG = "svg"
+    PNG = "png"
+
+
 BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder of the bundle.")]
 DataOption = Annotated[Path, typer.Option("--data", help="Images: an ImageFolder tree, its folders named by labels.")]
 RecordsOption = Annotated[Path, typer.Option("--records", help="Folder of the records.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="'auto', 'cpu', 'cuda' or 'cuda:N'.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="'auto', 'float32' or 'bfloat16'.")]
-
-
-@app.callback()
-def _subcommands() -> None:
-    """Keeps `robustness` a subcommand while it is the only one."""
 
 
 @app.command()
@@ -93,6 +100,86 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
             _run(Campaign(served.cell(job, seed), _maker(served, job), served.device, records, part), sample)
 
     _guarded(lambda: attack_gateway(url) if url else attack_bundle())
+
+
+@app.command()
+def speed(
+    bundle: BundleOption = EMBEDDED,
+    rounds: Annotated[int, typer.Option(min=3, help="Passes that are timed, of each.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of the draws.")] = 0,
+    records: RecordsOption = DEFAULT_RECORDS,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+) -> None:
+    """Time a pass against the size of the pool, beside an ensemble and the bare classifier."""
+
+    def measure() -> None:
+        record = measure_speed(LocalServed(bundle, device, precision), rounds, seed)
+        typer.echo(speed_table([record]))
+        typer.echo(f"written to {write_speed(records, record)}")
+
+    _guarded(measure)
+
+
+@app.command()
+def diversity(
+    data: DataOption,
+    bundle: BundleOption = EMBEDDED,
+    images: Annotated[int, typer.Option(min=2, help="How many images, spread over the classes.")] = 50,
+    seed: Annotated[int, typer.Option(help="Of the directions and draws.")] = 0,
+    records: RecordsOption = DEFAULT_RECORDS,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure nu, and how often the sign of a search direction turns, against the size of the pool."""
+
+    def measure() -> None:
+        served = LocalServed(bundle, device, "float32")
+        manifest = served.bundle.manifest
+        sample = read_sample(data, manifest.labels, manifest.preprocessing, images)
+        record = measure_diversity(served, sample, seed)
+        typer.echo(diversity_table([record]))
+        typer.echo(f"written to {write_diversity(records, record)}")
+
+    _guarded(measure)
+
+
+@app.command()
+def table(
+    records: Annotated[list[Path], typer.Argument(help="Folders of records; they are merged.")],
+    output: Annotated[Path | None, typer.Option(help="Markdown file; the terminal by default.")] = None,
+) -> None:
+    """Tell records as Markdown tables, the paper's numbers beside ours."""
+
+    def write() -> None:
+        parts = [tables(merge(read_records(records)))]
+        speeds, diversities = read_speed(records), read_diversity(records)
+        parts += [speed_table(speeds)] if speeds else []
+        parts += [diversity_table(diversities)] if diversities else []
+        text = "\n".join(parts)
+        if output:
+            output.write_text(text)
+        else:
+            typer.echo(text)
+
+    _guarded(write)
+
+
+@app.command()
+def plot(
+    records: Annotated[list[Path], typer.Argument(help="Folders of records; they are merged.")],
+    output: Annotated[Path, typer.Option(help="Folder of the figures.")] = Path("figures"),
+    form: Annotated[Form, typer.Option("--format", help="Of the files.")] = Form.SVG,
+) -> None:
+    """Draw records as figures."""
+
+    def draw() -> None:
+        from evaluation.plots import draw_all  # noqa: PLC0415 - matplotlib takes as long to import as the rest
+
+        merged = merge(read_records(records))
+        for path in draw_all(merged, read_speed(records), read_diversity(records), output, form):
+            typer.echo(path)
+
+    _guarded(draw)
 
 
 def _run(campaign: Campaign, sample: Sample) -> None:

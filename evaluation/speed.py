@@ -1,7 +1,7 @@
 """How long a pass takes, against the number of purifiers: the pool beside an ensemble and the bare classifier."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Literal
@@ -130,6 +130,7 @@ def write_speed(folder: Path, record: SpeedRecord) -> Path:
     return path
 
 
-def read_speed(folder: Path) -> list[SpeedRecord]:
-    """The records of `folder/speed`; none if there are none."""
-    return [SpeedRecord.model_validate_json(path.read_bytes()) for path in sorted((folder / "speed").glob("*.json"))]
+def read_speed(folders: Iterable[Path]) -> list[SpeedRecord]:
+    """The records of `speed` in each of some folders; none if there are none."""
+    paths = [path for folder in folders for path in sorted((folder / "speed").glob("*.json"))]
+    return [SpeedRecord.model_validate_json(path.read_bytes()) for path in paths]

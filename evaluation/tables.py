@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from evaluation.attacks import ATTACKS, Attack
 from evaluation.paper import PAPER, PAPER_ATTACKS, PAPER_BUDGETS, PaperRow
 from evaluation.records import Cell
+from evaluation.speed import SpeedRecord
 from evaluation.summary import Share, Summary, summarize
+from evaluation.theory import DiversityRecord
 from evaluation.trial import Stopping
 from evaluation.verdict import Outcome
 
@@ -54,6 +56,31 @@ def detail_table(merged: Merged) -> str:
         rows.append([_row_name(cell), _describe(cell), str(found.images), *figures, f"{found.queries:.0f}"])
     head = ["defense", "attack", "images", "clean", *FIGURES.values(), "queries spent"]
     return "\n".join(["### All cells, with 95 % intervals over images", "", *_markdown(head, rows), ""])
+
+
+def speed_table(records: Iterable[SpeedRecord]) -> str:
+    """The time of a pass, in ms and over that of the bare classifier."""
+    rows = []
+    for record in records:
+        bare = {timing.batch: timing.median_ms for timing in record.timings if not timing.purifiers}
+        for one in record.timings:
+            times = f"{one.median_ms:.2f} [{one.quartiles_ms[0]:.2f}, {one.quartiles_ms[1]:.2f}]"
+            ratio = f"{one.median_ms / bare[one.batch]:.2f}"
+            rows.append([record.provenance.device, record.precision, one.defense, str(one.purifiers), str(one.batch)])
+            rows[-1] += [times, ratio]
+    head = ["device", "precision", "defense", "K", "batch", "ms, median [quartiles]", "over bare"]
+    return "\n".join(["### Time of a pass", "", *_markdown(head, rows), ""])
+
+
+def diversity_table(records: Iterable[DiversityRecord]) -> str:
+    """Nu, and the sign flips against their bound."""
+    rows = [
+        [record.bundle, str(point.purifiers), f"{point.nu:.4f}", f"{point.flips:.3f}", f"{point.bound:.3f}"]
+        for record in records
+        for point in record.points
+    ]
+    lines = ["### Diversity", "", *_markdown(["bundle", "K", "nu", "sign flips", "bound of equation (9)"], rows)]
+    return "\n".join([*lines, ""])
 
 
 def _paper_row(row: str, cells: Mapping[Cell, Summary], figure: str) -> list[str]:

@@ -95,3 +95,34 @@ def test_a_folder_that_is_no_label_is_told(evaluate: Evaluate, tmp_path: Path) -
     Image.new("RGB", (32, 32)).save(tmp_path / "other" / "dragon" / "0.png")
 
     assert_told(evaluate("--data", tmp_path / "other"), "dragon")
+
+
+def test_records_become_tables_and_figures(evaluate: Evaluate, tmp_path: Path, bundle_folder: Path, tree: Path) -> None:
+    records = tmp_path / "records"
+    assert evaluate("--queries", 5).exit_code == 0
+    for command in (
+        ["speed", "--bundle", bundle_folder, "--rounds", 3],
+        ["diversity", "--bundle", bundle_folder, "--data", tree, "--images", 2],
+    ):
+        result = CliRunner().invoke(app, [*map(str, command), "--device", "cpu", "--records", str(records)])
+        assert result.exit_code == 0, result.output
+
+    told = CliRunner().invoke(app, ["table", str(records)])
+    drawn = CliRunner().invoke(app, ["plot", str(records), "--output", str(tmp_path / "figures")])
+
+    assert [one for one in ("Robust accuracy", "Time of a pass", "Diversity") if one not in told.output] == []
+    assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"speed-1.svg", "diversity-1.svg"}
+    assert drawn.exit_code == 0
+
+
+def test_a_suite_goes_on_where_it_stopped(evaluate: Evaluate, tmp_path: Path) -> None:
+    options = ["--suite", "table", "--queries", 3, "--images", 2]
+    assert evaluate(*options).exit_code == 0
+    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
+    next(iter(done)).unlink()
+
+    assert evaluate(*options).exit_code == 0
+
+    again = {path: path.stat().st_mtime_ns for path in (tmp_path / "records").iterdir()}
+    assert len(again) == len(done) == 8 * 6
+    assert sum(again[path] != done[path] for path in again) == 1
