@@ -1,0 +1,129 @@
+"""The boundary attack (Brendel et al. 2018): a random walk along the boundary towards the clean image; labels, l2."""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from evaluation.attacks.attack import L2_ONE, Attack
+from evaluation.attacks.start import misread_noise
+from evaluation.ball import Ball
+from evaluation.trial import Trial
+
+BLENDS = 10
+"""Halvings of the line from the first misread noise to the clean image."""
+LOOK_EVERY = 10
+WINDOW = 10
+SPHERICAL_SHARES = (0.2, 0.5)
+SOURCE_SHARES = (0.1, 0.25)
+
+
+class Boundary(Attack):
+    """Each step moves at random on the sphere around the clean image, then towards it, and is kept if misread.
+
+    Every tenth step asks about the image between the two moves, too: when few of these are misread the boundary is
+    rough and both steps shrink, when many are it is flat and they grow. The step towards the clean image adapts to the
+    share of kept steps.
+
+    Attributes:
+        spherical_step: length of the first move, as a share of the distance.
+        source_step: length of the second.
+        converged: the source step at which an image is given up.
+        adaptation: the factor by which steps grow and shrink.
+        attempts: random images that are tried as a start.
+    """
+
+    ball: ClassVar[Ball] = L2_ONE
+    kind: Literal["boundary"] = "boundary"
+    spherical_step: Annotated[float, Field(gt=0)] = 0.01
+    source_step: Annotated[float, Field(gt=0)] = 0.01
+    converged: Annotated[float, Field(gt=0)] = 1e-7
+    adaptation: Annotated[float, Field(gt=1)] = 1.5
+    attempts: PositiveInt = 100
+
+    def run(self, trial: Trial, generator: torch.Generator) -> Tensor:
+        """Starts from uniform noise, blended with the clean image as far as it stays misread."""
+        rows, current = misread_noise(trial, self.attempts, generator)
+        self._blend(trial, rows, current)
+        walk = _Walk(self, len(current))
+        step = 0
+        while len(rows := rows[trial.able(rows) & (walk.source[rows] > self.converged)]):
+            around, nearer = self._proposals(trial, rows, current[rows], walk, generator)
+            if step % LOOK_EVERY == 0:
+                able = trial.able(rows, 2)
+                looked = rows[able]
+                if len(looked):
+                    walk.note_spherical(looked, trial.wrong(looked, around[able.to(around.device), None])[:, 0])
+            able = trial.able(rows)
+            asked, nearer = rows[able], nearer[able.to(nearer.device)]
+            if len(asked):
+                wrong = trial.wrong(asked, nearer[:, None])[:, 0]
+                current[asked[wrong.cpu()]] = nearer[wrong]
+                walk.note_source(asked, wrong)
+            step += 1
+        return current
+
+    def _blend(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
+        low = torch.zeros(len(current), device=current.device)
+        high = torch.ones_like(low)
+        starts = current.clone()
+        for _ in range(BLENDS):
+            rows = rows[trial.able(rows)]
+            if not len(rows):
+                return
+            middle = (low[rows] + high[rows]) / 2
+            blended = torch.lerp(trial.images[rows], starts[rows], middle[:, None, None, None])
+            wrong = trial.wrong(rows, blended[:, None])[:, 0]
+            high[rows] = torch.where(wrong, middle, high[rows])
+            low[rows] = torch.where(wrong, low[rows], middle)
+            current[rows[wrong.cpu()]] = blended[wrong]
+
+    def _proposals(
+        self, trial: Trial, rows: Tensor, current: Tensor, walk: "_Walk", generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The image after the move on the sphere, and the one after the move towards the clean image, too."""
+        clean = trial.images[rows]
+        away = (current - clean).flatten(1)
+        distance = away.norm(dim=1, keepdim=True).clamp_min(torch.finfo(away.dtype).tiny)
+        direction = away / distance
+        noise = torch.randn(away.shape, generator=generator, device=generator.device)
+        noise = noise - (noise * direction).sum(1, keepdim=True) * direction
+        spherical = walk.spherical[rows, None].to(away.device)
+        moved = direction + spherical * noise / noise.norm(dim=1, keepdim=True)
+        around = distance * moved / moved.norm(dim=1, keepdim=True)
+        nearer = (1 - walk.source[rows, None].to(away.device)) * around
+        return (clean + around.view_as(clean)).clamp(0, 1), (clean + nearer.view_as(clean)).clamp(0, 1)
+
+
+class _Walk:
+    """The two step lengths of each image, and the latest answers that they adapt to."""
+
+    def __init__(self, attack: Boundary, images: int) -> None:
+        self.adaptation = attack.adaptation
+        self.spherical = torch.full((images,), attack.spherical_step)
+        self.source = torch.full((images,), attack.source_step)
+        self._looks = torch.zeros(2, images)
+        self._steps = torch.zeros(2, images)
+
+    def note_spherical(self, rows: Tensor, wrong: Tensor) -> None:
+        """Both steps follow the share of misread images on the sphere."""
+        factor = self._factor(self._looks, rows, wrong, SPHERICAL_SHARES)
+        self.spherical[rows] *= factor
+        self.source[rows] *= factor
+
+    def note_source(self, rows: Tensor, wrong: Tensor) -> None:
+        """The step towards the clean image follows the share of steps that are kept."""
+        self.source[rows] *= self._factor(self._steps, rows, wrong, SOURCE_SHARES)
+
+    def _factor(self, counts: Tensor, rows: Tensor, wrong: Tensor, shares: tuple[float, float]) -> Tensor:
+        """Counts; once a window is full, gives the factor that its share asks for, and begins a new window."""
+        counts[0, rows] += 1
+        counts[1, rows] += wrong.cpu().float()
+        full = counts[0, rows] >= WINDOW
+        share = counts[1, rows] / counts[0, rows]
+        factor = torch.ones(len(rows))
+        factor[full & (share < shares[0])] = 1 / self.adaptation
+        factor[full & (share > shares[1])] = self.adaptation
+        counts[:, rows[full]] = 0
+        return factor

@@ -1,0 +1,135 @@
+"""HopSkipJump (Chen et al. 2020): the gradient at the boundary from labels around it, a step, a search back."""
+
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor
+
+from evaluation.attacks.attack import LINF_EIGHT, Attack
+from evaluation.attacks.start import misread_noise
+from evaluation.ball import Ball
+from evaluation.trial import Trial
+
+FIRST_DELTA = 0.1
+HALVINGS = 20
+"""Of the length of a step until it is misread; 10^-6 of the distance is no step."""
+
+
+class HopSkipJump(Attack):
+    """The attack in either norm, for many images at once; each image has its own distance, step and budget.
+
+    Nothing is taken for granted: an image that was misread a moment ago may be read rightly now, and the search goes
+    on from where it is.
+
+    Attributes:
+        evaluations: labels that the first gradient is estimated from; the t-th takes sqrt(t) times as many.
+        gamma: sets where the search stops and how far around the boundary labels are asked.
+        delta_scale: a factor on the latter distance; above 1 against targets whose noise hides small changes.
+        attempts: random images that are tried as a start.
+    """
+
+    ball: ClassVar[Ball] = LINF_EIGHT
+    kind: Literal["hopskipjump"] = "hopskipjump"
+    evaluations: PositiveInt = 100
+    gamma: Annotated[float, Field(gt=0)] = 1.0
+    delta_scale: Annotated[float, Field(gt=0)] = 1.0
+    attempts: PositiveInt = 100
+
+    def run(self, trial: Trial, generator: torch.Generator) -> Tensor:
+        """Starts from uniform noise that is misread."""
+        rows, starts = misread_noise(trial, self.attempts, generator)
+        current = starts.clone()
+        reach = trial.ball.distance(starts, trial.images)
+        self.search(trial, rows, current)
+        iteration = 1
+        while len(rows := rows[trial.able(rows, 2)]):
+            delta = self._delta(trial, current, reach, iteration)
+            direction = torch.zeros_like(current)
+            wanted = int(self.evaluations * iteration**0.5)
+            affordable = trial.oracle.remaining(rows).sub(1).clamp_max(wanted)
+            for points in sorted(set(affordable.tolist())):
+                group = rows[affordable == points]
+                direction[group] = self._direction(trial, group, current[group], delta[group], points, generator)
+            distance = trial.ball.distance(current, trial.images)
+            self._step(trial, rows, current, direction, distance / iteration**0.5)
+            reach = trial.ball.distance(current, trial.images)
+            self.search(trial, rows, current)
+            iteration += 1
+        return current
+
+    def search(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
+        """Moves images of `current` to the boundary, on the way to the clean image, by halving."""
+        low = torch.zeros(len(current), device=current.device)
+        high = self.farthest(trial, current)
+        tolerance = (high * self._theta(trial)).clamp_max(self._theta(trial) if trial.ball.norm == "linf" else 1)
+        far = current.clone()
+        while len(rows := rows[trial.able(rows) & (high - low > tolerance)[rows].cpu()]):
+            middle = (low[rows] + high[rows]) / 2
+            if ((middle == low[rows]) | (middle == high[rows])).all():  # no float32 lies between them
+                break
+            between = self.nearer(trial, rows, far[rows], middle)
+            wrong = trial.wrong(rows, between[:, None])[:, 0]
+            high[rows] = torch.where(wrong, middle, high[rows])
+            low[rows] = torch.where(wrong, low[rows], middle)
+            current[rows[wrong.cpu()]] = between[wrong]
+
+    def farthest(self, trial: Trial, current: Tensor) -> Tensor:
+        """The `amount` of `nearer` that leaves each image where it is: `(N,)`."""
+        if trial.ball.norm == "linf":
+            return trial.ball.distance(current, trial.images)
+        return torch.ones(len(current), device=current.device)
+
+    def nearer(self, trial: Trial, rows: Tensor, far: Tensor, amount: Tensor) -> Tensor:
+        """Moves images towards the clean ones: to a share of the distance (l2), or to at most that distance."""
+        clean, amount = trial.images[rows], amount[:, None, None, None]
+        if trial.ball.norm == "linf":
+            return torch.clamp(far, clean - amount, clean + amount)
+        return torch.lerp(clean, far, amount)
+
+    def _theta(self, trial: Trial) -> float:
+        size = trial.images[0].numel()
+        return self.gamma / (size * size if trial.ball.norm == "linf" else size**1.5)
+
+    def _delta(self, trial: Trial, current: Tensor, reach: Tensor, iteration: int) -> Tensor:
+        """How far around the boundary labels are asked, `(N,)`."""
+        if iteration == 1:
+            return torch.full_like(reach, FIRST_DELTA) * self.delta_scale
+        size = current[0].numel()
+        factor = self._theta(trial) * (size if trial.ball.norm == "linf" else size**0.5)
+        return reach * (factor * self.delta_scale)
+
+    def _direction(
+        self, trial: Trial, rows: Tensor, current: Tensor, delta: Tensor, points: int, generator: torch.Generator
+    ) -> Tensor:
+        """Where more images are misread, `(R, 3, H, W)`: a sign (l-infinity) or a unit vector (l2)."""
+        shape = (len(rows), points, *current.shape[1:])
+        if trial.ball.norm == "linf":
+            noise = 2 * torch.rand(shape, generator=generator, device=generator.device) - 1
+        else:
+            noise = torch.randn(shape, generator=generator, device=generator.device)
+        noise = noise / noise.flatten(2).norm(dim=2)[..., None, None, None]
+        delta = delta.clamp_min(torch.finfo(delta.dtype).tiny)[:, None, None, None, None]
+        around = (current[:, None] + delta * noise).clamp(0, 1)
+        noise = (around - current[:, None]) / delta
+        votes = 2.0 * trial.wrong(rows, around).float() - 1
+        mean = votes.mean(1, keepdim=True)
+        weights = torch.where(mean.abs() == 1, votes, votes - mean)
+        estimate = torch.einsum("rs,rschw->rchw", weights, noise)
+        if trial.ball.norm == "linf":
+            return estimate.sign()
+        length = estimate.flatten(1).norm(dim=1).clamp_min(torch.finfo(estimate.dtype).tiny)
+        return estimate.div(length[:, None, None, None])
+
+    def _step(self, trial: Trial, rows: Tensor, current: Tensor, direction: Tensor, length: Tensor) -> None:
+        """Moves images of `current` along their direction by the largest halving of `length` that is misread."""
+        length = length.clone()
+        for _ in range(HALVINGS):
+            rows = rows[trial.able(rows)]
+            if not len(rows):
+                return
+            moved = (current[rows] + length[rows, None, None, None] * direction[rows]).clamp(0, 1)
+            wrong = trial.wrong(rows, moved[:, None])[:, 0]
+            current[rows[wrong.cpu()]] = moved[wrong]
+            rows = rows[~wrong.cpu()]
+            length[rows] /= 2

@@ -1,0 +1,111 @@
+"""What is to be measured: single jobs, and the suites that fill the tables and figures."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from evaluation.attacks import (
+    APGD,
+    NES,
+    Attack,
+    Boundary,
+    HopSkipJump,
+    Null,
+    PopSkipJump,
+    SimBA,
+    Square,
+)
+from evaluation.ball import Ball
+from evaluation.trial import Stopping
+
+FIRST_BUDGET = 200
+"""The smaller one of the paper's two."""
+SQUARES = (0.1, 0.3, 0.5)
+SAMPLES = (1, 5, 10, 20)
+SIGMAS = (0.01, 0.03)
+DELTA_SCALES = (3.0, 10.0)
+GRIDS = (1, 2, 3, 5)
+POOL_SIZES = (1, 2, 3, 4, 6, 8, 10, 12)
+TABLE_DEFENSES = (
+    "none",
+    "spatial-smoothing",
+    "bit-reduction",
+    "jpeg",
+    "random-noise",
+    "disco",
+    "disco-ensemble",
+    "puridefense",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell, without what it is measured on.
+
+    Attributes:
+        ball: how far the attack may go, if not as far as in the paper.
+        grid: patches along each dimension, if not those of the bundle.
+        pool: the purifiers that draws choose from; all of the bundle if empty.
+    """
+
+    defense: str
+    attack: Attack
+    queries: int
+    stopping: Stopping = Stopping.CONFIRMED
+    ball: Ball | None = None
+    grid: int | None = None
+    pool: tuple[str, ...] = ()
+
+
+Suite = Callable[[int, tuple[str, ...]], Iterator[Job]]
+"""From a budget and the names of the purifiers of a bundle."""
+
+
+def table(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa: ARG001
+    """Table 2: every defense against five attacks, at 200 queries and at the budget, and the null attack."""
+    attacks = (NES(), SimBA(), Square(), Boundary(), HopSkipJump())
+    for defense in TABLE_DEFENSES:
+        yield Job(defense, Null(), queries)
+        for attack in attacks:
+            for budget in sorted({min(FIRST_BUDGET, queries), queries}):
+                yield Job(defense, attack, budget)
+
+
+def adaptive(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa: ARG001
+    """What was built against random defenses, on the pool: averaging, larger steps, noisy search, the white box."""
+    defense = "puridefense"
+    yield Job(defense, Square(refresh=0), queries, Stopping.HIT)
+    yield Job(defense, APGD(), queries)
+    for p in SQUARES:
+        yield Job(defense, Square(p=p), queries)
+    for sigma in SIGMAS:
+        yield Job(defense, NES(sigma=sigma), queries)
+    for scale in DELTA_SCALES:
+        yield Job(defense, HopSkipJump(delta_scale=scale), queries)
+        yield Job(defense, PopSkipJump(delta_scale=scale), queries)
+    for samples in SAMPLES:
+        for budget in sorted({queries, queries * samples}):
+            yield Job(defense, Square(samples=samples), budget)
+            yield Job(defense, SimBA(samples=samples), budget)
+    for samples in SAMPLES[1:]:
+        yield Job(defense, NES(points=100 * samples, sigma=SIGMAS[0]), queries * samples)
+
+
+def pool(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:
+    """Figures 5, 6, 10 and 11: Square against heuristics, DISCO, the size of the pool, each purifier, the grid."""
+    for defense in ("none", "spatial-smoothing", "random-noise", "disco", "puridefense"):
+        yield Job(defense, Square(), queries)
+    for size in POOL_SIZES:
+        if size < len(purifiers):
+            yield Job("puridefense", Square(), queries, pool=spread(purifiers, size))
+    for grid in GRIDS:
+        yield Job("puridefense", Square(), queries, grid=grid)
+    for name in purifiers:
+        yield Job("puridefense", Square(), queries, grid=1, pool=(name,))
+
+
+SUITES: dict[str, Suite] = {"table": table, "adaptive": adaptive, "pool": pool}
+
+
+def spread(names: tuple[str, ...], size: int) -> tuple[str, ...]:
+    """`size` of the names, spread evenly, so that a small pool has purifiers of several kinds."""
+    return tuple(names[index * len(names) // size] for index in range(size))

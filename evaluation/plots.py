@@ -1,0 +1,141 @@
+"""Records as figures, SVG or PNG; each is a pure function of records."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from evaluation.attacks import Square
+from evaluation.records import Cell
+from evaluation.speed import SpeedRecord
+from evaluation.summary import any_hit_curve, summarize
+from evaluation.theory import DiversityRecord
+from evaluation.verdict import Outcome
+
+Merged = Mapping[Cell, tuple[Outcome, ...]]
+SIZE_INCHES = (7.0, 4.5)
+POOL = "puridefense"
+
+
+def draw_all(
+    merged: Merged, speeds: Sequence[SpeedRecord], diversities: Sequence[DiversityRecord], folder: Path, suffix: str
+) -> list[Path]:
+    """Writes every figure that the records have something for, and says which."""
+    squares = {cell: found for cell, found in merged.items() if _plain(cell)}
+    pools = {cell: found for cell, found in squares.items() if cell.served.defense == POOL}
+    largest = max((len(cell.served.purifiers) for cell in pools), default=0)
+    full = {cell: found for cell, found in pools.items() if len(cell.served.purifiers) == largest}
+    grid = _usual_grid(full)
+    sized = {cell: found for cell, found in pools.items() if cell.served.grid == grid}
+    alone = {cell: found for cell, found in pools.items() if len(cell.served.purifiers) == 1 and cell.served.grid == 1}
+    whole = {cell: found for cell, found in full.items() if cell.served.grid == grid}
+    others = {cell: found for cell, found in squares.items() if cell.served.defense != POOL}
+    figures: dict[str, Figure | None] = {
+        "convergence-defenses": convergence({**others, **whole}, lambda cell: cell.served.defense),
+        "convergence-pool": convergence(sized, lambda cell: f"K = {len(cell.served.purifiers)}"),
+        "accuracy-pool": accuracy(sized, lambda cell: len(cell.served.purifiers), "purifiers in the pool, K"),
+        "accuracy-grid": accuracy(full, lambda cell: cell.served.grid or 0, "patches along each dimension"),
+        "purifiers": bars(alone, lambda cell: cell.served.purifiers[0]),
+        **{f"speed-{number}": speed(record) for number, record in enumerate(speeds, 1)},
+        **{f"diversity-{number}": diversity(record) for number, record in enumerate(diversities, 1)},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    with mpl.rc_context({"svg.hashsalt": "purigate"}):
+        for name, figure in figures.items():
+            if figure is not None:
+                paths.append(folder / f"{name}.{suffix}")
+                figure.savefig(paths[-1], dpi=150, metadata={"Date": None} if suffix == "svg" else None)
+    return paths
+
+
+def convergence(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
+    """Images without a hit against queries (figures 5 and 6)."""
+    if not merged:
+        return None
+    figure, axes = _axes("queries", "images without a hit, %")
+    for cell in sorted(merged, key=lambda one: (name(one), one.queries)):
+        shares = any_hit_curve(merged[cell], cell.queries)
+        axes.plot([100 * share for share in shares], label=f"{name(cell)}, budget {cell.queries}")
+    axes.set_ylim(0, 100)
+    axes.legend()
+    return figure
+
+
+def accuracy(merged: Merged, place: Callable[[Cell], int], title: str) -> Figure | None:
+    """The four accuracies against the size of the pool or the number of patches (figure 11), at the largest budget."""
+    queries = max((cell.queries for cell in merged), default=0)
+    points = sorted((place(cell), summarize(found)) for cell, found in merged.items() if cell.queries == queries)
+    if not points:
+        return None
+    figure, axes = _axes(title, f"accuracy under Square, {queries} queries, %")
+    for label in ("clean", "any_hit", "confirmed", "mean"):
+        shares = [getattr(summary, label) for _, summary in points]
+        errors = [[100 * (one.value - one.low) for one in shares], [100 * (one.high - one.value) for one in shares]]
+        axes.errorbar([at for at, _ in points], [100 * one.value for one in shares], errors, label=label, capsize=3)
+    axes.set_ylim(0, 100)
+    axes.legend()
+    return figure
+
+
+def bars(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
+    """Clean and attacked accuracy behind each purifier alone (figure 10)."""
+    if not merged:
+        return None
+    figure, axes = _axes("", "accuracy, %")
+    found = {
+        name(cell): summarize(outcomes) for cell, outcomes in sorted(merged.items(), key=lambda one: one[0].queries)
+    }
+    places = range(len(found))
+    axes.bar([at - 0.2 for at in places], [100 * one.clean.value for one in found.values()], 0.4, label="clean")
+    axes.bar([at + 0.2 for at in places], [100 * one.mean.value for one in found.values()], 0.4, label="under Square")
+    axes.set_xticks(list(places), list(found), rotation=45, ha="right")
+    axes.legend()
+    return figure
+
+
+def speed(record: SpeedRecord) -> Figure:
+    """The time of a pass against K (figures 7 and 8), in units of the bare classifier's."""
+    figure, axes = _axes("purifiers, K", "time of a pass over that of the bare classifier")
+    for batch in sorted({timing.batch for timing in record.timings}):
+        some = [timing for timing in record.timings if timing.batch == batch]
+        bare = next(timing.median_ms for timing in some if not timing.purifiers)
+        for defense in sorted({timing.defense for timing in some if timing.purifiers}):
+            curve = [(one.purifiers, one.median_ms / bare) for one in some if one.defense == defense]
+            axes.plot(*zip(*curve, strict=True), marker="o", label=f"{defense}, batch {batch}")
+    axes.set_title(f"{record.provenance.device}, {record.precision}", fontsize="small")
+    axes.legend()
+    return figure
+
+
+def diversity(record: DiversityRecord) -> Figure:
+    """How often a direction turns around, and its bound, against K; nu beside them."""
+    figure, axes = _axes("purifiers, K", "probability that the sign of a direction turns")
+    sizes = [point.purifiers for point in record.points]
+    axes.plot(sizes, [point.flips for point in record.points], marker="o", label="measured")
+    axes.plot(sizes, [point.bound for point in record.points], marker="o", label="bound of equation (9)")
+    beside = axes.twinx()
+    beside.plot(sizes, [point.nu for point in record.points], marker="s", color="gray", label="nu")
+    beside.set_ylabel("nu of equation (5)")
+    axes.legend(loc="upper left")
+    beside.legend(loc="lower right")
+    return figure
+
+
+def _axes(across: str, up: str) -> tuple[Figure, "mpl.axes.Axes"]:
+    figure = Figure(SIZE_INCHES, layout="constrained")
+    axes = figure.add_subplot(xlabel=across, ylabel=up)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _plain(cell: Cell) -> bool:
+    """Whether it is Square with its default settings."""
+    return cell.attack == Square() and cell.ball == cell.attack.ball
+
+
+def _usual_grid(full: Merged) -> int | None:
+    """The grid that most cells have: the bundle's own."""
+    grids = [cell.served.grid for cell in full]
+    return max(set(grids), key=grids.count, default=None)

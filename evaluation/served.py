@@ -1,0 +1,103 @@
+"""From a bundle to what is attacked: a defense of that bundle, with another pool or grid where that is the question."""
+
+import hashlib
+from pathlib import Path
+
+import torch
+
+from evaluation.device import choose_device, choose_precision
+from evaluation.errors import EvaluationError
+from evaluation.http_target import HTTPTarget
+from evaluation.jobs import Job
+from evaluation.records import Cell, Served
+from evaluation.target import LocalTarget
+from models.bundle import read_bundle
+from models.bundle.manifest import MANIFEST_FILE
+from models.defenses import Defense, build_defense
+from models.defenses.puridefense import PuriDefense
+from models.pool import PurifierPool
+
+
+class LocalServed:
+    """A bundle on a device.
+
+    Args:
+        folder: of the bundle.
+        device: as `choose_device` takes it.
+        precision: as `choose_precision` takes it.
+
+    Raises:
+        EvaluationError: there is no such device.
+        models.bundle.BundleError: the bundle cannot be served.
+    """
+
+    def __init__(self, folder: Path, device: str, precision: str) -> None:
+        self.device = choose_device(device)
+        self.precision = choose_precision(precision, self.device)
+        self.bundle = read_bundle(folder)
+        self._sha256 = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
+
+    def defense(self, name: str, grid: int | None = None, pool: tuple[str, ...] = ()) -> Defense:
+        """The defense called `name`, with the grid and the purifiers of the bundle if no others are named.
+
+        Raises:
+            EvaluationError: there is no such defense or purifier, or the defense has no pool to choose from.
+        """
+        if name != PuriDefense.name:
+            if grid or pool:
+                raise EvaluationError(f"{name} has neither a grid nor a choice of purifiers")
+            try:
+                return build_defense(name, self.bundle)
+            except ValueError as error:
+                raise EvaluationError(str(error)) from error
+        purifiers, served = self.bundle.purifiers, self.bundle.manifest.pool
+        unknown = sorted(set(pool) - set(purifiers))
+        if unknown:
+            raise EvaluationError(f"the bundle has no purifier {', '.join(unknown)}")
+        chosen = PurifierPool({one: purifiers[one] for one in pool or purifiers})
+        return PuriDefense(chosen, grid or served.grid, served.halo)
+
+    def cell(self, job: Job, seed: int) -> Cell:
+        """What a record says of a job on this bundle."""
+        defense = self.defense(job.defense, job.grid, job.pool)
+        manifest = self.bundle.manifest
+        served = Served(
+            bundle=f"{manifest.name} {manifest.version}",
+            manifest_sha256=self._sha256,
+            defense=job.defense,
+            grid=defense.grid if isinstance(defense, PuriDefense) else None,
+            purifiers=defense.purifiers,
+            precision=self.precision,
+        )
+        return _cell(served, job, seed)
+
+    def target(self, job: Job, generator: torch.Generator) -> LocalTarget:
+        """What a job attacks, drawing from a CPU generator."""
+        defense = self.defense(job.defense, job.grid, job.pool)
+        return LocalTarget(self.bundle.classifier, defense, self.device, self.precision, generator)
+
+
+def gateway_cell(target: HTTPTarget, job: Job, seed: int) -> Cell:
+    """What a record says of a job on a running gateway."""
+    told = target.information
+    served = Served(
+        bundle=f"{told.bundle.name} {told.bundle.version}",
+        manifest_sha256=None,
+        defense=told.defense,
+        grid=None,
+        purifiers=told.purifiers,
+        precision=told.precision,
+        over_http=True,
+    )
+    return _cell(served, job, seed)
+
+
+def _cell(served: Served, job: Job, seed: int) -> Cell:
+    return Cell(
+        served=served,
+        attack=job.attack,
+        ball=job.ball or job.attack.ball,
+        queries=job.queries,
+        stopping=job.stopping,
+        seed=seed,
+    )

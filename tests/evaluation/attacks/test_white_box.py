@@ -1,0 +1,82 @@
+"""The attacks with gradients: APGD on the pool itself, and images carried over from another network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from evaluation.attacks import APGD, Transfer
+from evaluation.attacks.apgd import checkpoints
+from evaluation.ball import Ball
+from evaluation.criteria import margin
+from evaluation.errors import EvaluationError
+from evaluation.oracle import Oracle
+from evaluation.target import LocalTarget
+from evaluation.trial import Stopping, Trial
+from models.bundle import Bundle, read_bundle
+from models.defenses import build_defense
+from tests.evaluation.conftest import LinearTarget, MakeTrial
+
+BALL = Ball("linf", 0.05)
+
+
+@pytest.fixture(scope="module")
+def bundle(bundle_folder: Path) -> Bundle:
+    return read_bundle(bundle_folder)
+
+
+def trial(bundle: Bundle, defense: str, ball: Ball = BALL) -> Trial:
+    generator = torch.Generator().manual_seed(1)
+    target = LocalTarget(
+        bundle.classifier, build_defense(defense, bundle), torch.device("cpu"), "float32", generator
+    )  # fmt: skip
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    return Trial(Oracle(target, 4, 100), images, target.labels(images), ball, Stopping.BUDGET)
+
+
+def margins(one: Trial, images: torch.Tensor) -> torch.Tensor:
+    scores = torch.stack([one.oracle.target.scores(images) for _ in range(20)], dim=1)
+    return margin(scores, one.labels).mean(1)
+
+
+@pytest.mark.parametrize("defense", ["none", "puridefense", "disco"])
+def test_apgd_shrinks_the_margin_of_every_image_within_the_ball(bundle: Bundle, defense: str) -> None:
+    one = trial(bundle, defense)
+
+    adversarial = APGD(steps=10, draws=4).run(one, torch.Generator().manual_seed(3))
+
+    assert BALL.contains(adversarial, one.images).all()
+    assert (margins(one, adversarial) < margins(one, one.images)).all()
+    assert one.oracle.spent.tolist() == [2] * 4
+
+
+def test_more_steps_find_no_worse_images_on_a_deterministic_target(bundle: Bundle) -> None:
+    few, many = (
+        margins(one := trial(bundle, "none", Ball("linf", 0.01)), APGD(steps=steps).run(one, torch.Generator()))
+        for steps in (1, 30)
+    )
+
+    assert (many <= few + 1e-5).all()
+
+
+def test_apgd_cannot_attack_what_it_has_no_weights_of(make_trial: MakeTrial) -> None:
+    with pytest.raises(EvaluationError, match="weights"):
+        APGD().run(make_trial(LinearTarget(), BALL, 10), torch.Generator())
+
+
+@pytest.mark.parametrize("defense", ["none", "puridefense"])
+def test_transfer_from_the_same_network_is_as_good_as_its_gradient(
+    bundle: Bundle, bundle_folder: Path, defense: str
+) -> None:
+    one = trial(bundle, "puridefense")
+    transfer = Transfer.model_validate({"surrogate": bundle_folder, "defense": defense, "steps": 10, "draws": 4})
+
+    adversarial = transfer.run(one, torch.Generator().manual_seed(3))
+
+    assert BALL.contains(adversarial, one.images).all()
+    assert (margins(one, adversarial) < margins(one, one.images)).all()
+    assert one.oracle.spent.tolist() == [2] * 4
+
+
+def test_checkpoints_are_those_of_the_paper() -> None:
+    assert sorted(checkpoints(100)) == [22, 41, 57, 70, 80, 87, 93, 99]

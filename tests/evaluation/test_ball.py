@@ -1,0 +1,38 @@
+"""A ball holds what it projects, and moves nothing that it holds."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.ball import Ball, Norm
+
+BALLS = st.builds(Ball, st.sampled_from(["linf", "l2"]), st.floats(0.001, 3))
+
+
+@settings(deadline=None, max_examples=50)
+@given(ball=BALLS, seed=st.integers(0, 99), reach=st.floats(0.001, 5))
+def test_a_projected_image_is_in_the_ball_and_stays_where_it_is(ball: Ball, seed: int, reach: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    centers = torch.rand(3, 3, 4, 4, generator=generator)
+    images = centers + reach * torch.randn(3, 3, 4, 4, generator=generator)
+
+    projected = ball.project(images, centers)
+
+    assert ball.contains(projected, centers).all()
+    torch.testing.assert_close(ball.project(projected, centers), projected)
+
+
+@pytest.mark.parametrize(("norm", "distance"), [("linf", 0.2), ("l2", 0.5)])
+def test_the_distance_is_that_of_its_norm(norm: Norm, distance: float) -> None:
+    change = torch.zeros(1, 3, 4, 4)
+    change.flatten()[:6] = 0.2
+    change.flatten()[6] = 0.1
+
+    assert float(Ball(norm, 1).distance(change, torch.zeros_like(change))) == pytest.approx(distance)
+
+
+def test_an_image_that_leaves_the_range_of_pixels_is_not_allowed() -> None:
+    dark = torch.zeros(1, 3, 2, 2)
+
+    assert not Ball("linf", 0.5).contains(dark - 0.1, dark)

@@ -1,0 +1,24 @@
+"""Every defense can be served under its name."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.defenses import DEFENSES
+from service.loading import load_engine
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_engine_warms_up_and_answers_behind_it(bundle_folder: Path, name: str, precision: str) -> None:
+    settings = Settings(bundle=bundle_folder, defense=name, device="cpu", precision=precision, max_batch=4)
+    engine = load_engine(settings, Metrics())
+    engine.warm_up()
+    images = list(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
+
+    scores = engine.classify(images)
+
+    assert [float(one.sum()) for one in scores] == pytest.approx([1, 1, 1], abs=1e-3)
