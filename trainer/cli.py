@@ -25,7 +25,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a clas
 
 RecipeOption = Annotated[str, typer.Option("--recipe", help="A shipped recipe by name, or a TOML file.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY.KEY=VALUE, over what the recipe says; KEY.KEY= takes it out. May be repeated.")
+    list[str] | None,
+    typer.Option("--set", help="KEY.KEY=VALUE, over what the recipe says; KEY.KEY= takes it out. May be repeated."),
 ]
 TrainOption = Annotated[
     Path | None, typer.Option("--train", help="Training images, ROOT/<class>/<file>, instead of the recipe's.")

@@ -101,8 +101,8 @@ def read_recipe(name_or_path: str, settings: Sequence[str] = ()) -> Recipe:
 
     Args:
         name_or_path: such as `cifar10-resnet18` or `mine.toml`.
-        settings: each `key.key=value`, the value in TOML; they go over what the recipe says. Without a value, the key is
-            taken out of it.
+        settings: each `key.key=value`, the value in TOML; they go over what the recipe says. Without a value, the key
+            is taken out of it.
 
     Raises:
         RecipeError: there is none, or it is not a valid one.

@@ -19,6 +19,6 @@ def test_the_engine_warms_up_and_answers_behind_it(bundle_folder: Path, name: st
     engine.warm_up()
     images = list(np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8))
 
-    scores = engine.classify(images)
+    predictions = engine.classify(images)
 
-    assert [float(one.sum()) for one in scores] == pytest.approx([1, 1, 1], abs=1e-3)
+    assert [float(one.scores.sum()) for one in predictions] == pytest.approx([1, 1, 1], abs=1e-3)
