@@ -208,6 +208,8 @@ class TorchEngine:
                 self._metrics.purifier_selected.labels(purifier=name).inc(count)
 
     def _name(self, draw: Tensor) -> str:
+        if not self.purifiers:  # what a baseline draws, if anything, is noise and not purifiers
+            return ""
         return ".".join(str(self._numbers[self.purifiers[index]]) for index in draw.tolist())
 
     def _draw(self, images: Sequence[Pixels]) -> Tensor:

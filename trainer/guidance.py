@@ -19,12 +19,15 @@ class Guidance(BaseModel):
     Attributes:
         weight: of the KL divergence, in nats, beside a mean absolute error of pixels in [0, 1].
         images: of a batch, that it looks at: half of them attacked, half clean once there are clean ones.
+        after: share of the steps before it begins. Guided from nothing, a purifier learns to please the classifier
+            rather than to remove noise; one that has learned to remove it keeps to that.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weight: PositiveFloat
     images: int = Field(gt=0, multiple_of=2)
+    after: float = Field(default=0, ge=0, lt=1)
 
 
 class Guide:

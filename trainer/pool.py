@@ -171,13 +171,19 @@ class PurifierTask(Task):
             loss = attacked + self.training.clean_weight * clean
             metrics[f"{name}/l1_levels"] = LEVELS * loss.detach()
             if self.guide:
-                guidance = self.guide.loss(purifier, batch.inputs, batch.targets)
+                guidance = self._guidance(self.guide, purifier, batch, number)
                 metrics[f"{name}/guidance"] = guidance.detach()
                 loss = loss + guidance
             self.fabric.backward(loss)
         self.optimizer.step()
         self.schedule.step()
         return metrics
+
+    def _guidance(self, guide: Guide, purifier: nn.Module, batch: Batch, number: int) -> Tensor:
+        """The second term; 0 before it begins."""
+        if number < guide.guidance.after * self.steps:
+            return batch.inputs.new_zeros(())
+        return guide.loss(purifier, batch.inputs, batch.targets)
 
     def _errors(self, purifier: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean absolute error on crops of the attacked and of the clean images; 0 where there are none of these."""

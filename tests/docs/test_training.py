@@ -23,7 +23,13 @@ from trainer.recipe import shipped_recipes
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SIDE = 64
-SHORT = ["--set", "pool.training.steps=2", "--set", "pool.training.adversarial=2", "--set", "pool.training.clean=2"]
+FEW = (
+    "pool.training.steps=2",
+    "pool.training.adversarial=2",
+    "pool.training.clean=2",
+    "pool.training.guidance.images=4",
+)
+SHORT = [word for setting in FEW for word in ("--set", setting)]
 PATIENCE_SECONDS = 120
 
 

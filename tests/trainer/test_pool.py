@@ -209,6 +209,17 @@ def test_a_guided_pool_trains_and_leaves_the_classifier_as_it_is(
     assert weights(classifier) == before
 
 
+def test_guidance_begins_after_its_share_of_the_steps(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
+) -> None:
+    guided = TRAINING.model_copy(update={"steps": 4, "guidance": Guidance(weight=0.5, images=4, after=0.5)})
+    learner = task(Victims(surrogate, surrogate), two_colors, fabric, guided)
+
+    told = [learner.step(number)["edsr/guidance"].item() for number in range(4)]
+
+    assert [value > 0 for value in told] == [False, False, True, True]
+
+
 def test_a_guided_pool_tells_both_terms(surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric) -> None:
     guided = TRAINING.model_copy(update={"guidance": Guidance(weight=0.5, images=4)})
 

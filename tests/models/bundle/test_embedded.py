@@ -7,7 +7,7 @@ from models.bundle import Bundle, read_bundle
 from models.defenses import build_defense
 from models.randomness import SeededBytes
 from service.settings import embedded_bundle
-from trainer.recipe import read_recipe
+from trainer.recipe import Recipe, read_recipe
 
 LEVELS = 255
 
@@ -36,8 +36,19 @@ def test_it_has_the_twelve_purifiers_of_the_paper(embedded: Bundle) -> None:
     assert len(embedded.purifiers) == 12
 
 
-def test_it_was_made_by_the_shipped_recipe(embedded: Bundle) -> None:
-    assert embedded.manifest.provenance["recipe"] == read_recipe("cifar10-resnet18").model_dump(mode="json")
+def test_the_shipped_recipe_makes_another_one_like_it(embedded: Bundle) -> None:
+    made = Recipe.model_validate(embedded.manifest.provenance["recipe"])
+    shipped = read_recipe("cifar10-resnet18")
+
+    assert (made.name, made.preprocessing, made.surrogate) == (shipped.name, shipped.preprocessing, shipped.surrogate)
+    assert made.classifier.architecture == shipped.classifier.architecture
+    assert (made.pool.grid, made.pool.halo, made.pool.seed) == (shipped.pool.grid, shipped.pool.halo, shipped.pool.seed)
+    assert made.pool.training.attacks == shipped.pool.training.attacks
+    assert made.pool.training.purifiers == shipped.pool.training.purifiers
+
+
+def test_it_tells_no_path_of_the_machine_that_made_it(embedded: Bundle) -> None:
+    assert '"/' not in embedded.manifest.model_dump_json()
 
 
 def test_every_purifier_brings_perturbed_images_nearer_to_the_clean_ones(
