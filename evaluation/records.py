@@ -82,16 +82,16 @@ class Record(Section):
     provenance: Provenance
 
 
-def record_path(folder: Path, cell: Cell, begin: int, count: int) -> Path:
-    """Where the record of `count` images from `begin` lies."""
-    name = f"{cell.served.defense}_{cell.attack.kind}_{cell.queries}_{cell.digest()}_{begin}-{begin + count}.json"
-    return folder / name
+def record_path(folder: Path, cell: Cell, begin: int, count: int, data_sha256: str) -> Path:
+    """Where the record of `count` images from `begin` lies; other images have another place."""
+    what = f"{cell.served.defense}_{cell.attack.kind}_{cell.queries}_{cell.digest()}"
+    return folder / f"{what}_{begin}-{begin + count}_{data_sha256[:DIGEST_LENGTH]}.json"
 
 
 def write_record(folder: Path, record: Record) -> Path:
     """Writes a record so that it is there as a whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = record_path(folder, record.cell, record.begin, len(record.outcomes))
+    path = record_path(folder, record.cell, record.begin, len(record.outcomes), record.data_sha256)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(record.model_dump_json(indent=1) + "\n")
     partial.replace(path)
@@ -123,7 +123,10 @@ def read_records(folders: Iterable[Path]) -> list[Record]:
 
 
 def merge(records: Iterable[Record]) -> dict[Cell, tuple[Outcome, ...]]:
-    """The outcomes of each cell, from all its records, each image once."""
+    """The outcomes of each cell, from all its records, each image once.
+
+    An image is known by its place in the data set, so records of two data sets do not belong together.
+    """
     merged: dict[Cell, dict[int, Outcome]] = {}
     for record in records:
         merged.setdefault(record.cell, {}).update({outcome.index: outcome for outcome in record.outcomes})

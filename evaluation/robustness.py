@@ -47,9 +47,9 @@ class Campaign:
         """
         for begin in range(0, len(sample), self.part):
             images = sample.part(begin, begin + self.part)
-            path = record_path(self.folder, self.cell, begin, len(images))
-            if path.exists() and (found := read_record(path)).data_sha256 == images.fingerprint():
-                yield found
+            path = record_path(self.folder, self.cell, begin, len(images), images.fingerprint())
+            if path.exists():
+                yield read_record(path)
                 continue
             record = self._attack(images, begin, watch)
             write_record(self.folder, record)

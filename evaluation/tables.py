@@ -1,6 +1,7 @@
 """Records as Markdown tables: the paper's layout with its numbers beside ours, and the attacks on random defenses."""
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 
 from evaluation.attacks import ATTACKS, Attack
 from evaluation.paper import PAPER, PAPER_ATTACKS, PAPER_BUDGETS, PaperRow
@@ -14,6 +15,7 @@ from evaluation.verdict import Outcome
 Merged = Mapping[Cell, tuple[Outcome, ...]]
 ADVERSARIALLY_TRAINED = "-at"
 """How the name of a bundle ends whose classifier was trained adversarially."""
+WHITE_BOX = "apgd"
 FIGURES = {"any_hit": "any-hit", "confirmed": "confirmed (majority of 9)", "mean": "mean of 20 fresh draws"}
 
 
@@ -34,17 +36,21 @@ def paper_table(merged: Merged, figure: str) -> str:
 
 
 def worst_table(merged: Merged) -> str:
-    """For each defense the attack, of all that were tried, that hurts it most, by each of the three figures."""
+    """For each defense the attack, of all that were tried, that hurts it most, by each of the three figures.
+
+    Once among the attacks that only ask, once among those with gradients: who owns the weights is another attacker.
+    """
     rows = []
     for row, cells in _by_row({cell: summarize(outcomes) for cell, outcomes in merged.items()}).items():
-        attacked = {cell: summary for cell, summary in cells.items() if cell.attack.kind != "null"}
-        for figure, name in FIGURES.items():
+        asking = {cell: summary for cell, summary in cells.items() if cell.attack.kind not in {"null", WHITE_BOX}}
+        owning = {cell: summary for cell, summary in cells.items() if cell.attack.kind == WHITE_BOX}
+        for (attacker, attacked), figure in product((("asks", asking), ("owns the weights", owning)), FIGURES):
             if attacked:
                 cell = min(attacked, key=lambda one: _share(attacked[one], figure).value)
-                found = attacked[cell]
-                rows.append([row, name, str(_share(found, figure)), _describe(cell), str(found.images)])
+                left, images = str(_share(attacked[cell], figure)), str(attacked[cell].images)
+                rows.append([row, attacker, FIGURES[figure], left, _describe(cell), images])
     lines = ["### The worst of all attacks tried", ""]
-    return "\n".join([*lines, *_markdown(["defense", "figure", "left", "attack", "images"], rows), ""])
+    return "\n".join([*lines, *_markdown(["defense", "attacker", "figure", "left", "attack", "images"], rows), ""])
 
 
 def detail_table(merged: Merged) -> str:

@@ -11,15 +11,18 @@ from evaluation.trial import Trial
 
 
 class Null(Attack):
-    """Hits as soon as the clean image is misread; one query is enough where the answer is always the same."""
+    """Done with an image as soon as it was misread once; one query is enough where the answer is always the same."""
 
     ball: ClassVar[Ball] = LINF_EIGHT
     kind: Literal["null"] = "null"
 
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """Asks one query at a time; the images stay as they are."""
-        while len(rows := trial.active()):
+        rows = trial.active()
+        while len(rows):
             trial.wrong(rows, trial.images[rows, None])
             if trial.oracle.target.deterministic:
                 break
+            rows = trial.active()
+            rows = rows[trial.first_hits[rows] == 0]
         return trial.images

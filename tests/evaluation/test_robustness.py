@@ -52,6 +52,7 @@ def test_a_record_of_other_images_is_not_taken_for_these(tmp_path: Path, sample:
     list(campaign(runs, tmp_path).run(sample.part(5, 10), runs.trials.append))
 
     assert len(runs.trials) == 2
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_same_seed_gives_the_same_outcomes(tmp_path: Path, sample: Sample) -> None:
@@ -81,3 +82,4 @@ def test_the_null_attack_hits_a_target_that_is_wrong_now_and_then_and_confirms_n
 
     assert all(outcome.first_hit for outcome in outcomes)
     assert not any(outcome.confirmed for outcome in outcomes)
+    assert all(outcome.spent == outcome.first_hit for outcome in outcomes)

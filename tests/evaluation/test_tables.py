@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.attacks import NES, Null, Square
+from evaluation.attacks import APGD, NES, Null, Square
 from evaluation.plots import draw_all
 from evaluation.provenance import Provenance
 from evaluation.records import Cell
@@ -87,6 +87,13 @@ def test_the_worst_attack_is_named_for_each_figure() -> None:
 
     assert "square, samples=5, 2500 queries" in line(table, "puridefense", "any-hit", "40.0 %")
     assert "nes, 2500 queries" in line(table, "puridefense", "mean", "60.0 %")
+
+
+def test_who_owns_the_weights_is_told_apart_from_who_only_asks() -> None:
+    table = worst_table({**MERGED, cell(queries=2500, attack=APGD()): outcomes(10, 20)})
+
+    assert "40.0 %" in line(table, "puridefense", "any-hit", "asks")
+    assert " 0.0 %" in line(table, "puridefense", "any-hit", "owns the weights")
 
 
 def test_every_cell_is_in_the_whole_text() -> None:
