@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from statistics import mean, stdev
+from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -11,8 +12,13 @@ from models.bundle import Bundle
 from models.purifier import Purifier
 from trainer.adversary import LEVELS, Attack
 from trainer.images import LabeledImages
-from trainer.inference import BATCH, Network, accuracy, defended, outputs
+from trainer.inference import Network, accuracy, batch_size, defended, outputs
 from trainer.sampling import generator
+
+ATTACKED_PIXELS = 256_000
+"""Most of one batch with gradients: 250 images of 32x32, 5 of 224x224, for which a ResNet-50 takes about 0.5 GiB."""
+
+AttackedBy = Literal["surrogate", "classifier"]
 
 
 class Accuracy(BaseModel):
@@ -23,8 +29,10 @@ class Accuracy(BaseModel):
         classifier: undefended.
         purifiers: behind each purifier alone, on the whole image.
         grids: behind the pool, by patches along each dimension: mean and standard deviation over the draws.
-        attacked: on images attacked by way of another network, undefended, then behind the pool at the bundle's grid,
-            with the mean over the draws. The first reads how well the attack carries over, the second what is restored.
+        attacked: on images attacked by way of one network, undefended, then behind the pool at the bundle's grid, with
+            the mean over the draws. The first reads how well the attack works, the second what is restored.
+        attacked_by: that network: the surrogate, whose attack has to carry over, or the classifier itself where the
+            recipe has no surrogate.
         draws: passes with fresh draws over all images, for each grid.
         seed: of the draws.
     """
@@ -36,6 +44,7 @@ class Accuracy(BaseModel):
     purifiers: dict[str, float]
     grids: dict[int, tuple[float, float]]
     attacked: tuple[float, float]
+    attacked_by: AttackedBy
     draws: int
     seed: int
 
@@ -47,6 +56,7 @@ def measure(
     device: torch.device,
     grids: tuple[int, ...],
     draws: int,
+    attacked_by: AttackedBy,
     seed: int = 0,
 ) -> Accuracy:
     """Measures a bundle, in bfloat16 as a GPU serves it.
@@ -54,10 +64,11 @@ def measure(
     Args:
         bundle: moved to `device`.
         data: images that the bundle has not seen in training.
-        attacked: some of them, attacked by way of another network.
+        attacked: some of them, attacked.
         device: where it runs.
         grids: patch grids to serve the pool with.
         draws: passes over `data` for each grid, at least 2.
+        attacked_by: the network by way of which they were attacked.
         seed: of the draws.
     """
     classifier = bundle.classifier.to(device)
@@ -79,6 +90,7 @@ def measure(
             share(classifier, attacked),
             pool_accuracy(bundle, attacked, bundle.manifest.pool.grid, device, draws, random)[0],
         ),
+        attacked_by=attacked_by,
         draws=draws,
         seed=seed,
     )
@@ -97,9 +109,10 @@ def attack_images(network: nn.Module, data: LabeledImages, strength: Attack, dev
     """The images of `data`, each attacked by way of `network`, a frozen one, with a fixed seed."""
     network.to(device)
     batches = []
-    for begin in range(0, len(data), BATCH):
-        images = data.images[begin : begin + BATCH].to(device).float().div_(LEVELS)
-        labels = data.labels[begin : begin + BATCH].to(device)
+    count = batch_size(data, ATTACKED_PIXELS)
+    for begin in range(0, len(data), count):
+        images = data.images[begin : begin + count].to(device).float().div_(LEVELS)
+        labels = data.labels[begin : begin + count].to(device)
         draw = strength.draw(images.shape, generator(0, "measure", begin))
         with torch.autocast(device.type, torch.bfloat16):
             attacked = draw.perturb(network, images, labels)

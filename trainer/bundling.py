@@ -1,26 +1,29 @@
 """The last step of a run: a finished classifier and its pool become a bundle, measured, with its whole history."""
 
+import hashlib
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
-from torch import nn
+from torch import Tensor, nn
 
 from models.bundle import read_bundle
-from models.bundle.manifest import FORMAT, Classifier, Manifest, Pool, PoolPurifier, WeightsFile
-from models.bundle.writer import write_file, write_manifest, write_weights
+from models.bundle.manifest import FORMAT, MANIFEST_FILE, Classifier, Manifest, Pool, PoolPurifier, WeightsFile
+from models.bundle.writer import staged, write_file, write_manifest, write_weights
 from models.classifiers import ExportedConfig
 from models.classifiers.normalization import Normalized
 from models.purifier import Purifier
-from trainer.accuracy import Accuracy, attack_images, measure
+from trainer.accuracy import Accuracy, AttackedBy, attack_images, measure
 from trainer.adversary import Attack
 from trainer.cost import Cost, count_cost
 from trainer.diversity import Diversity, measure_diversity
 from trainer.errors import RunError
 from trainer.history import now, versions
 from trainer.images import LabeledImages
+from trainer.networks import NetworkRecipe
 from trainer.run import Run
 from trainer.selection import choose
 from trainer.start import start_history
@@ -34,13 +37,53 @@ ATTACKED_IMAGES = 1000
 SELECTION_IMAGES = 1000
 TRANSFERRED_ATTACK = Attack(kind="pgd", epsilon=(8, 8), steps=(10, 10), step_size=(0.25, 0.25))
 
+SHOWN = 10
+WEIGHTS_SUFFIXES = (".safetensors", ".pt2", ".partial")
+"""Of the files that a bundle folder holds beside its manifest; the last, of one whose writing was killed."""
+
 NamedPurifiers = dict[str, tuple[str, Purifier]]
+
+
+class DataSet(BaseModel):
+    """Images that a bundle was made with.
+
+    Attributes:
+        images: how many.
+        sha256: of pixels, labels and classes.
+        skipped: files that could not be read.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int
+    sha256: str
+    skipped: tuple[str, ...]
+
+
+class MeasuredSet(DataSet):
+    """Images that a bundle was measured on.
+
+    Attributes:
+        overlap: how many of them are training images too, to the last pixel.
+    """
+
+    overlap: int
+
+
+class Data(BaseModel):
+    """All images that a bundle was made with."""
+
+    model_config = ConfigDict(frozen=True)
+
+    train: DataSet
+    test: MeasuredSet
 
 
 class Measured(BaseModel):
     """What a bundle's manifest says of its quality.
 
     Attributes:
+        data: what it was trained and measured on.
         accuracy: of the classifier, of each purifier, of the pool.
         diversity: of the pool; none where it has one purifier.
         cost: counted, not timed.
@@ -48,6 +91,7 @@ class Measured(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
+    data: Data
     accuracy: Accuracy
     diversity: Diversity | None
     cost: Cost
@@ -70,22 +114,23 @@ class Bundling:
     test: LabeledImages
 
     def write(self, output: Path) -> Measured:
-        """Writes the bundle to the folder `output`, measures it, and adds the figures to its manifest.
+        """Writes and measures the bundle, then puts it in the place of `output`; a bundle that is there goes only then.
 
         Raises:
-            RunError: the two sets of images have different classes.
+            RunError: the two sets of images have different classes, or `output` is something else than a bundle.
             TrainerError: something is not trained to its end, or too few purifiers are accurate enough.
         """
-        if self.train.classes != self.test.classes:
-            raise RunError(f"the training images are of {self.train.classes}, the test images of {self.test.classes}")
+        require_place(output)
+        require_same_classes(self.train, self.test)
         classifier, surrogate = self.run.classifier(self.train), self.run.surrogate(self.train)
         trained = self.run.purifiers(self.train)
         kept = self._kept(classifier, trained)
-        manifest = self._manifest(output, classifier, {name: trained[name] for name in kept}, tuple(trained))
-        write_manifest(output, manifest)
-        measured = self._measure(output, surrogate)
-        figures = measured.model_dump(mode="json")
-        write_manifest(output, manifest.model_copy(update={"provenance": {**manifest.provenance, **figures}}))
+        with staged(output) as folder:
+            manifest = self._manifest(folder, classifier, {name: trained[name] for name in kept}, tuple(trained))
+            write_manifest(folder, manifest)
+            measured = self._measure(folder, surrogate)
+            figures = measured.model_dump(mode="json")
+            write_manifest(folder, manifest.model_copy(update={"provenance": {**manifest.provenance, **figures}}))
         return measured
 
     def _kept(self, classifier: nn.Module, trained: NamedPurifiers) -> tuple[str, ...]:
@@ -103,10 +148,11 @@ class Bundling:
         clean = self.test.spread(ATTACKED_IMAGES)
         attacked = attack_images(surrogate, clean, TRANSFERRED_ATTACK, self.device)
         grids = tuple(sorted({*ACCURACY_GRIDS, bundle.manifest.pool.grid}))
-        found = measure(bundle, self.test, attacked, self.device, grids, ACCURACY_DRAWS)
+        by: AttackedBy = "surrogate" if self.run.recipe.surrogate else "classifier"
+        found = measure(bundle, self.test, attacked, self.device, grids, ACCURACY_DRAWS, by)
         few = min(ATTACKED_IMAGES, DIVERSITY_PIXELS // clean.images[0, 0].numel())
         diversity = measure_diversity(bundle, clean.spread(few), attacked.spread(few), self.device, DIVERSITY_DRAWS)
-        return Measured(accuracy=found, diversity=diversity, cost=cost)
+        return Measured(data=self._data(), accuracy=found, diversity=diversity, cost=cost)
 
     def _manifest(self, output: Path, classifier: nn.Module, kept: NamedPurifiers, all_: tuple[str, ...]) -> Manifest:
         recipe = self.run.recipe
@@ -145,19 +191,86 @@ class Bundling:
         )
         return Pool(grid=self.run.recipe.pool.grid, halo=self.run.recipe.pool.halo, purifiers=entries)
 
+    def _data(self) -> Data:
+        train = _described(self.train)
+        test = MeasuredSet(**dict(_described(self.test)), overlap=count_overlap(self.train, self.test))
+        return Data(train=train, test=test)
+
     def _provenance(self, candidates: tuple[str, ...]) -> dict[str, JsonValue]:
-        data: dict[str, JsonValue] = {
-            name: {"images": len(images), "sha256": images.fingerprint, "skipped": list(images.skipped)}
-            for name, images in (("train", self.train), ("test", self.test))
-        }
-        start = self.run.recipe.pool.training.start
+        """What is known before anything is measured."""
+        recipe = self.run.recipe
+        start = recipe.pool.training.start
         return {
             "created": now(),
             **versions(),
-            "recipe": self.run.recipe.model_dump(mode="json"),
-            "data": data,
-            "classifier": {**self.run.recipe.classifier.origin(), "history": self.run.recipe.classifier.history()},
+            "recipe": recipe.model_dump(mode="json"),
+            "networks": {
+                "classifier": _network_history(recipe.classifier),
+                "surrogate": _network_history(recipe.surrogate) if recipe.surrogate else None,
+            },
             "start": start_history(start) if start else None,
             "training": self.run.history(self.train),
             "candidates": list(candidates),
         }
+
+
+def require_place(output: Path) -> None:
+    """Checks that a bundle may take the place of `output`, of which nothing would be left.
+
+    Raises:
+        RunError: it is a file, a mounted volume, or a folder that holds something else than a bundle.
+    """
+    if not output.exists():
+        return
+    if not output.is_dir():
+        raise RunError(f"{output}: is a file; name a folder for the bundle")
+    if os.path.ismount(output):
+        raise RunError(f"{output}: a mounted volume cannot be replaced; name a folder in it")
+    names = sorted(path.name for path in output.iterdir())
+    others = [name for name in names if name != MANIFEST_FILE and not name.endswith(WEIGHTS_SUFFIXES)]
+    if others:
+        raise RunError(f"{output}: holds what is no part of a bundle ({_listed(others)}); name another folder")
+    if names and MANIFEST_FILE not in names:
+        raise RunError(f"{output}: holds files but no bundle ({_listed(names)}); name another folder")
+
+
+def require_same_classes(train: LabeledImages, test: LabeledImages) -> None:
+    """Checks that a network trained on one can be measured on the other.
+
+    Raises:
+        RunError: their classes differ; the message names those that only one has.
+    """
+    if train.classes == test.classes:
+        return
+    only_train, only_test = set(train.classes) - set(test.classes), set(test.classes) - set(train.classes)
+    told = [
+        f"only the {which} images have {_listed([repr(name) for name in sorted(names)])}"
+        for which, names in (("training", only_train), ("test", only_test))
+        if names
+    ]
+    raise RunError(
+        f"the training and the test images differ in their classes: {'; '.join(told) or 'they are in another order'}"
+    )
+
+
+def count_overlap(train: LabeledImages, test: LabeledImages) -> int:
+    """How many images of `test` are in `train` too, to the last pixel, whatever their labels."""
+    known = {_digest(image) for image in train.images}
+    return sum(_digest(image) in known for image in test.images)
+
+
+def _digest(image: Tensor) -> bytes:
+    return hashlib.sha256(image.contiguous().numpy().data).digest()
+
+
+def _described(data: LabeledImages) -> DataSet:
+    return DataSet(images=len(data), sha256=data.fingerprint, skipped=data.skipped)
+
+
+def _network_history(recipe: NetworkRecipe) -> dict[str, JsonValue]:
+    return {**recipe.origin(), "history": recipe.history()}
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -17,7 +17,7 @@ from trainer.devices import share
 from trainer.errors import TooFewImagesError
 from trainer.images import LabeledImages
 from trainer.loop import Stateful, Task
-from trainer.sampling import Epochs, generator
+from trainer.sampling import Epochs, generator, seeded, step_seed
 
 
 class Phase(BaseModel):
@@ -57,6 +57,18 @@ class ClassifierTraining(BaseModel):
         return [phase.resolution for phase in self.phases for _ in range(phase.epochs)]
 
 
+def require_batch(name: str, training: ClassifierTraining, data: LabeledImages, fabric: Fabric) -> slice:
+    """Checks that the images make a batch; gives the part of one that belongs to this process.
+
+    Raises:
+        TooFewImagesError: there are fewer images than one batch takes.
+        DeviceError: a batch cannot be shared equally by the processes.
+    """
+    if len(data) < training.batch_size:
+        raise TooFewImagesError(f"{name}: {len(data)} images are fewer than a batch of {training.batch_size}")
+    return share(training.batch_size, fabric, f"{name}: a batch")
+
+
 class ClassifierTask(Task):
     """The training of one classifier.
 
@@ -66,7 +78,7 @@ class ClassifierTask(Task):
         training: its settings.
         data: what it learns from.
         fabric: where it runs.
-        seed: of the order of the images, their augmentation and attacks.
+        seed: of the order of the images, their augmentation and attacks, and of what the network itself draws.
 
     Raises:
         TooFewImagesError: there are fewer images than one batch takes.
@@ -82,14 +94,12 @@ class ClassifierTask(Task):
         fabric: Fabric,
         seed: int,
     ) -> None:
-        if len(data) < training.batch_size:
-            raise TooFewImagesError(f"{name}: {len(data)} images are fewer than a batch of {training.batch_size}")
         self.name = name
         self.training = training
         self.data = data
         self.fabric = fabric
         self.seed = seed
-        self.own = share(training.batch_size, fabric, f"{name}: a batch")
+        self.own = require_batch(name, training, data, fabric)
         self.epochs = Epochs(len(data), training.batch_size, seed)
         self.resolutions = training.resolutions()
         self.steps = len(self.resolutions) * self.epochs.steps
@@ -116,7 +126,9 @@ class ClassifierTask(Task):
         """One optimizer step on one batch."""
         images, labels = self._batch(number)
         images, labels = images[self.own], labels[self.own]
-        loss = self._loss(images, labels, number)
+        # Dropout and stochastic depth draw from the global generator; each process drops what it likes.
+        with seeded(self.fabric.device, step_seed(self.seed, f"forward/{self.fabric.global_rank}", number)):
+            loss = self._loss(images, labels, number)
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimizer.step()

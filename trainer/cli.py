@@ -1,19 +1,19 @@
 """The `purigate-train` command."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+import torch
 import typer
 from rich.console import Console
 
 from models.bundle import BundleError
-from trainer.bundling import Bundling
+from trainer.bundling import Bundling, require_place, require_same_classes
 from trainer.data import FolderData, Split
 from trainer.devices import Precision, open_fabric
-from trainer.errors import TrainerError
-from trainer.images import LabeledImages
+from trainer.errors import FirstProcessError, TrainerError, first_line
 from trainer.loop import Loop
 from trainer.own_recipe import OwnRecipe
 from trainer.progress import ProgressBar, TensorBoard
@@ -34,46 +34,79 @@ TrainOption = Annotated[
 TestOption = Annotated[
     Path | None, typer.Option("--test", help="Images to measure on, ROOT/<class>/<file>, instead of the recipe's.")
 ]
-RunOption = Annotated[Path, typer.Option("--run", help="Folder of the checkpoints; goes on from those it has.")]
+RunOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--run", help="Folder of the checkpoints; goes on from those it has. runs/NAME by default, as the recipe's."
+    ),
+]
 OutputOption = Annotated[Path, typer.Option("--output", help="Folder of the bundle.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="'cpu', 'cuda', 'cuda:N', or 'auto': CUDA if it is there.")]
 ProcessesOption = Annotated[int, typer.Option("--processes", min=1, help="How many, each with a GPU of its own.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Of the arithmetic in training.")]
+Step = Literal["classifier", "pool", "bundle"]
+STEPS: tuple[Step, ...] = ("classifier", "pool", "bundle")
 DEFAULT_RECIPE = "cifar10-resnet18"
-DEFAULT_RUN = Path("runs/default")
+RUNS = Path("runs")
 DEFAULT_PRECISION: Precision = "bf16-mixed"
 
 
-class Session:
-    """One call of the command: what its options say, opened.
+class Command:
+    """One call of a step or of all: what its options say, read and checked before anything is trained.
 
     The images are read before other processes start, so that what is wrong with them is told once.
+
+    Args:
+        recipe: what is made.
+        steps: which of it.
+        folder: of the checkpoints; named after the recipe where there is none.
+        output: of the bundle, where one is written.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        processes: how many.
+        precision: of the arithmetic.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, device: str, processes: int, precision: Precision) -> None:
-        self.console = Console(soft_wrap=True, highlight=False)
-        self.recipe = recipe
-        self.train = self._read("train")
+    def __init__(
+        self,
+        recipe: Recipe,
+        steps: Sequence[Step],
+        folder: Path | None,
+        output: Path | None = None,
+        *,
+        device: str,
+        processes: int = 1,
+        precision: Precision = DEFAULT_PRECISION,
+    ) -> None:
+        self.steps = steps
+        self.output = output
+        if output:
+            require_place(output)
+        splits: tuple[Split, ...] = ("train", "test") if "bundle" in steps else ("train",)
+        data = {split: recipe.data.read(split, recipe.preprocessing) for split in splits}
+        self.train, self.test = data["train"], data.get("test")
+        if self.test:
+            require_same_classes(self.train, self.test)
         fabric = open_fabric(device, processes, precision)
         self.first = fabric.is_global_zero
-        self.console.quiet = not self.first
+        self.console = Console(soft_wrap=True, highlight=False, quiet=not self.first)
+        for split, images in data.items():
+            for name in images.skipped:
+                self.console.print(f"{split} images: {name} is damaged and left out")
+        folder = folder or RUNS / recipe.name
         watchers = (ProgressBar(self.console), TensorBoard(folder / "tensorboard"))
         self.run = Run(recipe, folder, Loop(fabric, watchers), self.console.print)
-        self.run.check(self.train)
+        self.run.check(self.train, pool=tuple(steps) != ("classifier",))
 
-    def bundle(self, output: Path) -> None:
-        """Writes and measures the bundle, in the first process."""
-        if self.first:
-            test = self._read("test")
-            measured = Bundling(self.run, self.run.fabric.device, self.train, test).write(output)
+    def take(self) -> None:
+        """Takes the steps; the bundle is written by the first process."""
+        if "classifier" in self.steps:
+            self.run.train_classifier(self.train)
+        if "pool" in self.steps:
+            self.run.train_pool(self.train)
+        if self.first and self.test and self.output:
+            measured = Bundling(self.run, self.run.fabric.device, self.train, self.test).write(self.output)
             print_measured(self.console, measured)
-            self.console.print(f"{output}: written")
-
-    def _read(self, split: Split) -> LabeledImages:
-        data = self.recipe.data.read(split, self.recipe.preprocessing)
-        for name in data.skipped:
-            self.console.print(f"{split} images: {name} is damaged and left out")
-        return data
+            self.console.print(f"{self.output}: written")
 
 
 @app.command()
@@ -112,7 +145,7 @@ def classifier(
     recipe: RecipeOption = DEFAULT_RECIPE,
     settings: SetOption = None,
     train: TrainOption = None,
-    run: RunOption = DEFAULT_RUN,
+    run: RunOption = None,
     device: DeviceOption = "auto",
     processes: ProcessesOption = 1,
     precision: PrecisionOption = DEFAULT_PRECISION,
@@ -120,8 +153,8 @@ def classifier(
     """Train the classifier that is served."""
 
     def steps() -> None:
-        session = Session(_recipe(recipe, settings, train, None), run, device, processes, precision)
-        session.run.train_classifier(session.train)
+        chosen = _recipe(recipe, settings, train, None)
+        Command(chosen, ["classifier"], run, device=device, processes=processes, precision=precision).take()
 
     _guarded(steps)
 
@@ -131,7 +164,7 @@ def pool(
     recipe: RecipeOption = DEFAULT_RECIPE,
     settings: SetOption = None,
     train: TrainOption = None,
-    run: RunOption = DEFAULT_RUN,
+    run: RunOption = None,
     device: DeviceOption = "auto",
     processes: ProcessesOption = 1,
     precision: PrecisionOption = DEFAULT_PRECISION,
@@ -139,8 +172,8 @@ def pool(
     """Train the surrogate and the purifiers."""
 
     def steps() -> None:
-        session = Session(_recipe(recipe, settings, train, None), run, device, processes, precision)
-        session.run.train_pool(session.train)
+        chosen = _recipe(recipe, settings, train, None)
+        Command(chosen, ["pool"], run, device=device, processes=processes, precision=precision).take()
 
     _guarded(steps)
 
@@ -152,13 +185,13 @@ def bundle(
     settings: SetOption = None,
     train: TrainOption = None,
     test: TestOption = None,
-    run: RunOption = DEFAULT_RUN,
+    run: RunOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Write what was trained as a bundle, and measure it."""
 
     def steps() -> None:
-        Session(_recipe(recipe, settings, train, test), run, device, 1, DEFAULT_PRECISION).bundle(output)
+        Command(_recipe(recipe, settings, train, test), ["bundle"], run, output, device=device).take()
 
     _guarded(steps)
 
@@ -170,7 +203,7 @@ def everything(  # noqa: PLR0913, PLR0917 - the options of all steps
     settings: SetOption = None,
     train: TrainOption = None,
     test: TestOption = None,
-    run: RunOption = DEFAULT_RUN,
+    run: RunOption = None,
     device: DeviceOption = "auto",
     processes: ProcessesOption = 1,
     precision: PrecisionOption = DEFAULT_PRECISION,
@@ -178,10 +211,8 @@ def everything(  # noqa: PLR0913, PLR0917 - the options of all steps
     """Train the classifier and the pool, and write the bundle."""
 
     def steps() -> None:
-        session = Session(_recipe(recipe, settings, train, test), run, device, processes, precision)
-        session.run.train_classifier(session.train)
-        session.run.train_pool(session.train)
-        session.bundle(output)
+        chosen = _recipe(recipe, settings, train, test)
+        Command(chosen, STEPS, run, output, device=device, processes=processes, precision=precision).take()
 
     _guarded(steps)
 
@@ -203,8 +234,14 @@ def _guarded(steps: Callable[[], None]) -> None:
     """Takes the steps; tells what stopped them in one line."""
     try:
         steps()
+    except FirstProcessError:
+        sys.exit(1)
     except (TrainerError, BundleError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
+        sys.exit(1)
+    except torch.OutOfMemoryError as error:
+        told = f"the device has too little memory ({first_line(error)}); take smaller batches"
+        typer.secho(f"error: {told}", err=True, fg=typer.colors.RED)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.secho("interrupted; the same command goes on from the last checkpoint", err=True)

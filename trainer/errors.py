@@ -30,6 +30,10 @@ class TooFewImagesError(TrainerError):
     """There are fewer images than one batch takes."""
 
 
+class FirstProcessError(TrainerError):
+    """The first of several processes cannot go on; it says why."""
+
+
 class NetworkError(TrainerError):
     """A user's own network cannot be read, or is not what the recipe says."""
 

@@ -10,8 +10,6 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.devices import share
-
 
 class Guidance(BaseModel):
     """How much the classifier guides.
@@ -36,17 +34,13 @@ class Guide:
     Args:
         guidance: the settings.
         classifier: `(N, 3, H, W)` floats in [0, 1] to logits, in evaluation mode; moved to the device of `fabric`.
-        fabric: where it runs.
-
-    Raises:
-        DeviceError: the images cannot be shared equally by the processes.
+        fabric: where it runs; its processes share the images equally.
     """
 
     def __init__(self, guidance: Guidance, classifier: nn.Module, fabric: Fabric) -> None:
         self.guidance = guidance
         self.classifier = classifier.to(fabric.device)
         self.fabric = fabric
-        share(guidance.images // 2, fabric, "half of pool.training.guidance.images")
         self.half = guidance.images // 2 // fabric.world_size
 
     def loss(self, purifier: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Who trained what: the part of a checkpoint, and later of a manifest, that tells of machines, versions and time."""
 
+import platform
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -51,7 +52,14 @@ class Session:
 
 def versions() -> dict[str, JsonValue]:
     """Of what decides a result, beside recipe and images."""
-    return {"purigate": version("purigate"), "torch": str(torch.__version__), "commit": commit()}
+    return {
+        "purigate": version("purigate"),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "torchvision": version("torchvision"),
+        "lightning-fabric": version("lightning-fabric"),
+        "commit": commit(),
+    }
 
 
 def now() -> str:
@@ -59,11 +67,23 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def commit() -> str | None:
-    """The commit of the code that runs, marked if it was changed since; if it is a checkout and git is there."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+def commit(file: Path = Path(__file__)) -> str | None:
+    """The commit of the code that runs, marked if it was changed since; if it is a checkout and git is there.
+
+    Args:
+        file: of the code. Where git does not track it, as in a virtual environment inside a user's repository, the
+            commit would be that of somebody else's code.
+    """
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return None
+    return _git(file.parent, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git answers; none where it fails or is not there."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError:
         return None
-    return answer.stdout.strip() or None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None

@@ -20,6 +20,8 @@ MOST_DAMAGED = 0.01
 """Share of files that may be damaged; more of them is a fault of the copy, not of a few files."""
 SHOWN = 10
 MEMORY_SHARE = 0.7
+DAMAGED = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+"""What Pillow raises on damaged files; RuntimeError is its AVIF decoder's."""
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -85,16 +87,15 @@ def read_image_folder(
     indices = {name: index for index, name in enumerate(classes or names)}
     files = [(path, indices[name]) for name in names for path in _images(root / name, per_class)]
     _require_memory(root, len(files), preprocessing)
+    images = np.empty((len(files), 3, preprocessing.height, preprocessing.width), np.uint8)
     with ThreadPoolExecutor() as workers:
-        read = list(workers.map(lambda file: _read(file[0], preprocessing), files))
-    damaged = tuple(
-        str(path.relative_to(root)) for (path, _), pixels in zip(files, read, strict=True) if pixels is None
-    )
+        whole = list(workers.map(lambda file, into: _read(file[0], preprocessing, into), files, images))
+    damaged = tuple(str(path.relative_to(root)) for (path, _), good in zip(files, whole, strict=True) if not good)
     if len(damaged) > MOST_DAMAGED * len(files):
         raise DataError(f"{root}: {len(damaged)} of {len(files)} files are damaged, over 1 %: {_listed(damaged)}")
-    kept = [(pixels, label) for pixels, (_, label) in zip(read, files, strict=True) if pixels is not None]
-    images = torch.from_numpy(np.stack([pixels for pixels, _ in kept])).permute(0, 3, 1, 2).contiguous()
-    return LabeledImages(images, torch.tensor([label for _, label in kept]), tuple(indices), damaged)
+    kept = [index for index, good in enumerate(whole) if good]
+    labels = torch.tensor([files[index][1] for index in kept])
+    return LabeledImages(torch.from_numpy(_closed_up(images, kept)), labels, tuple(indices), damaged)
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -116,22 +117,32 @@ def _images(folder: Path, most: int | None) -> Iterator[Path]:
         yield files[index]
 
 
-def _read(path: Path, preprocessing: Preprocessing) -> Pixels | None:
+def _read(path: Path, preprocessing: Preprocessing, into: Pixels) -> bool:
+    """Reads a file into `(3, height, width)` uint8; tells whether it is whole."""
     try:
         with Image.open(path) as file:
-            return preprocessing.apply(file).copy()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # what Pillow raises on damaged files
-        return None
+            into[:] = preprocessing.apply(file).transpose(2, 0, 1)
+    except DAMAGED:
+        return False
+    return True
+
+
+def _closed_up(images: Pixels, kept: Sequence[int]) -> Pixels:
+    """The images that are kept, in order; moved in place, where indexing would hold a second copy for a moment."""
+    for place, index in enumerate(kept):
+        if place != index:
+            images[place] = images[index]
+    return images[: len(kept)]
 
 
 def _require_memory(root: Path, count: int, preprocessing: Preprocessing) -> None:
-    """Two copies are held for a moment: the images one by one, then all of them stacked."""
-    needed = 2 * count * 3 * preprocessing.height * preprocessing.width
+    """Each image is read into its place: they are held once."""
+    needed = count * 3 * preprocessing.height * preprocessing.width
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > MEMORY_SHARE * there:
         raise DataError(
             f"{root}: {count} images of {preprocessing.width}x{preprocessing.height} need {needed / 2**30:.1f} GiB of "
-            f"memory, this machine has {there / 2**30:.1f}; take fewer of each class (data.per_class)"
+            f"memory, this machine has {there / 2**30:.1f}; take fewer images (training images: data.per_class)"
         )
 
 

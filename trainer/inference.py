@@ -13,8 +13,15 @@ from trainer.adversary import LEVELS
 from trainer.images import LabeledImages
 
 BATCH = 250
+PIXELS = 4_000_000
+"""Most of one batch without gradients, so that large images do not fill the memory: 79 images of 224x224."""
 
 Network = Callable[[Tensor], Tensor]
+
+
+def batch_size(data: LabeledImages, most_pixels: int) -> int:
+    """How many images of `data` go through a network together: at most `BATCH`, of at most `most_pixels` pixels."""
+    return max(1, min(BATCH, most_pixels // data.images[0, 0].numel()))
 
 
 @torch.inference_mode()
@@ -27,7 +34,7 @@ def outputs(network: Network, data: LabeledImages, device: torch.device) -> Tens
         device: where it runs.
     """
     found = []
-    for batch in torch.split(data.images, BATCH):
+    for batch in torch.split(data.images, batch_size(data, PIXELS)):
         images = batch.to(device, memory_format=torch.channels_last).float().div_(LEVELS)
         with torch.autocast(device.type, torch.bfloat16):
             found.append(network(images).float().cpu())

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from math import isfinite
 from time import monotonic
 from typing import Any, Protocol
@@ -13,14 +14,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from trainer.checkpoint import Checkpoint, State
-from trainer.errors import DivergedError
+from trainer.errors import CheckpointError, DivergedError, FirstProcessError
 from trainer.history import Session
 
 Metrics = Mapping[str, float]
 Report = Callable[[int, Metrics], None]
 """Told the number of steps done and the mean metrics since it was last told; none where only the step is news."""
 REPORT_EVERY = 10
-"""Steps between two looks at the losses: a look waits for the device."""
+"""Steps between two looks at the losses, where no checkpoint is due: a look waits for the device."""
 
 
 class Stateful(Protocol):
@@ -81,60 +82,135 @@ class Loop:
 
         Raises:
             DivergedError: a loss or a weight is no longer a number; nothing of that is in the checkpoint.
-            CheckpointError: the checkpoint is of another training, or cannot be written.
+            CheckpointError: the checkpoint is of another training, does not fit the task, or cannot be written.
+            FirstProcessError: this is not the first process, and that one cannot go on.
         """
-        state = checkpoint.read() or State(0, {})
-        for name, part in task.parts().items():
-            if name in state.parts:
-                part.load_state_dict(state.parts[name])
+        state = checkpoint.read()
+        if state:
+            _restore(task, state, checkpoint)
+        state = state or State(0, {})
         if state.steps_done == task.steps:
             return
-        session = Session.begin(self.fabric, state.steps_done, self.clock)
+        record = _Record(self, task, checkpoint, state)
+        losses = _Losses(self.fabric)
         with ExitStack() as stack:
-            reports = [stack.enter_context(one) for one in self._watch(task, state.steps_done)]
-            saved = self.clock()
-            for done, metrics in self._steps(task, state.steps_done):
-                for report in reports:
-                    report(done, metrics)
-                due = done == task.steps or (metrics and self.clock() - saved >= self.checkpoint_seconds)
-                if due and self.fabric.is_global_zero:
-                    self._save(task, checkpoint, State(done, {}, [*state.history, session.entry(done)]))
-                    saved = self.clock()
-        self.fabric.barrier()
+            self._first(partial(record.open, stack))
+            for done in range(state.steps_done + 1, task.steps + 1):
+                losses.add(task.step(done - 1))
+                full = losses.steps >= REPORT_EVERY
+                due = self._first(partial(record.pass_by, done, full))
+                if due or full:
+                    self._first(partial(record.look, done, losses.means(task, done), due))
+            self._first(stack.close)
 
-    def _watch(self, task: Task, done: int) -> Iterator[AbstractContextManager[Report]]:
+    def _first(self, work: Callable[[], bool | None]) -> bool:
+        """What the first process answers, in all of them.
+
+        Were its failure its own, the others would wait for it in the next collective, for as long as that allows.
+        """
+        answer, failure = False, None
         if self.fabric.is_global_zero:
-            yield from (watcher.watch(task.name, task.steps, done) for watcher in self.watchers)
+            try:
+                answer = bool(work())
+            except Exception as error:  # noqa: BLE001 - raised below, once the others know
+                failure = error
+        answer, failed = self.fabric.broadcast((answer, failure is not None))
+        if failure:
+            raise failure
+        if failed:
+            raise FirstProcessError("the first process could not go on, and says why")
+        return answer
 
-    def _steps(self, task: Task, done: int) -> Iterator[tuple[int, Metrics]]:
-        """Takes the steps; gives, after each, its number and, now and then, the means since the last time."""
-        totals: dict[str, Tensor] = {}
-        since = 0
-        for number in range(done, task.steps):
-            for name, value in task.step(number).items():
-                totals[name] = totals[name] + value if since else value
-            since += 1
-            if since < REPORT_EVERY and number + 1 < task.steps:
-                yield number + 1, {}
-                continue
-            yield number + 1, self._means(task, number + 1, totals, since)
-            since = 0
 
-    def _means(self, task: Task, step: int, totals: dict[str, Tensor], count: int) -> Metrics:
-        values = self.fabric.all_reduce(torch.stack(list(totals.values())).float() / count, reduce_op="mean")
+class _Record:
+    """What the first process alone does for a training: tells of it, and writes its checkpoints."""
+
+    def __init__(self, loop: Loop, task: Task, checkpoint: Checkpoint, state: State) -> None:
+        self.loop = loop
+        self.task = task
+        self.checkpoint = checkpoint
+        self.state = state
+        self.session = Session.begin(loop.fabric, state.steps_done, loop.clock)
+        self.reports: list[Report] = []
+        self.saved = loop.clock()
+
+    def open(self, stack: ExitStack) -> None:
+        """Begins to tell; ends with `stack`."""
+        name, steps, done = self.task.name, self.task.steps, self.state.steps_done
+        self.reports.extend(stack.enter_context(one.watch(name, steps, done)) for one in self.loop.watchers)
+
+    def pass_by(self, done: int, full: bool) -> bool:
+        """Tells whether a checkpoint is due; where nobody looks at the losses either, the step alone is news."""
+        due = done == self.task.steps or self.loop.clock() - self.saved >= self.loop.checkpoint_seconds
+        if not (due or full):
+            self._tell(done, {})
+        return due
+
+    def look(self, done: int, metrics: Metrics, due: bool) -> None:
+        """Tells the mean metrics; writes a checkpoint if it is due."""
+        self._tell(done, metrics)
+        if due:
+            history = [*self.state.history, self.session.entry(done)]
+            self.checkpoint.write(State(done, _finite_parts(self.task, done), history))
+            self.saved = self.loop.clock()
+
+    def _tell(self, done: int, metrics: Metrics) -> None:
+        for report in self.reports:
+            report(done, metrics)
+
+
+class _Losses:
+    """The sums, on the device, of what the steps gave since the last look."""
+
+    def __init__(self, fabric: Fabric) -> None:
+        self.fabric = fabric
+        self.totals: dict[str, Tensor] = {}
+        self.steps = 0
+
+    def add(self, metrics: Mapping[str, Tensor]) -> None:
+        """Adds one step."""
+        for name, value in metrics.items():
+            self.totals[name] = self.totals[name] + value if self.steps else value
+        self.steps += 1
+
+    def means(self, task: Task, done: int) -> Metrics:
+        """The means over the steps and all processes; begins anew.
+
+        Raises:
+            DivergedError: one is not a number, in all processes.
+        """
+        values = self.fabric.all_reduce(torch.stack(list(self.totals.values())).float() / self.steps, reduce_op="mean")
         assert isinstance(values, Tensor)
-        means = dict(zip(totals, values.tolist(), strict=True))
+        means = dict(zip(self.totals, values.tolist(), strict=True))
         for name, mean in means.items():
             if not isfinite(mean):
-                raise _diverged(task, step, f"{name} is {mean}")
+                raise _diverged(task, done, f"{name} is {mean}")
+        self.steps = 0
         return means
 
-    def _save(self, task: Task, checkpoint: Checkpoint, state: State) -> None:
-        parts = {name: part.state_dict() for name, part in task.parts().items()}
-        for name, tensor in _tensors(parts):
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise _diverged(task, state.steps_done, f"{name} is not finite")
-        checkpoint.write(State(state.steps_done, parts, state.history))
+
+def _restore(task: Task, state: State, checkpoint: Checkpoint) -> None:
+    """Puts everything back that a step changes."""
+    parts = task.parts()
+    if parts.keys() != state.parts.keys():
+        told = f"it holds {', '.join(state.parts) or 'nothing'}, not {', '.join(parts)}"
+        raise CheckpointError(f"{checkpoint.path}: not of {task.name}: {told}; remove it to train anew")
+    for name, part in parts.items():
+        try:
+            part.load_state_dict(state.parts[name])
+        except Exception as error:  # each kind of part raises what it likes
+            told = " ".join(str(error).split())
+            raise CheckpointError(
+                f"{checkpoint.path}: its {name} is not of {task.name}: {told}; remove it to train anew"
+            ) from error
+
+
+def _finite_parts(task: Task, done: int) -> dict[str, dict[str, Any]]:
+    parts = {name: part.state_dict() for name, part in task.parts().items()}
+    for name, tensor in _tensors(parts):
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise _diverged(task, done, f"{name} is not finite")
+    return parts
 
 
 def _tensors(node: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:

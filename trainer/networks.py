@@ -3,7 +3,7 @@
 import hashlib
 import io
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ from models.classifiers.normalization import Normalized
 from models.preprocessing import Preprocessing
 from trainer.classifier import ClassifierTraining
 from trainer.errors import NetworkError, first_line
+from trainer.inference import BATCH, PIXELS
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 """Where checkpoints of common training scripts keep the weights among other things."""
@@ -30,7 +31,8 @@ PARALLEL_PREFIX = "module."
 COUNTER = ".num_batches_tracked"
 """Of a batch norm; unused once trained, and not in files of the first versions of PyTorch."""
 AS_IS = Normalization(mean=(0, 0, 0), std=(1, 1, 1))
-PROBE_IMAGES = 2
+PROBE_BATCHES = (1, 3)
+EXPORT_ANEW = "export it for images of this size, with dynamic_shapes for the batch, as docs/training.md shows"
 
 
 class NetworkRecipe(BaseModel):
@@ -104,26 +106,41 @@ class NetworkRecipe(BaseModel):
             torch.manual_seed(self.seed)
             return self._normalized(self.architecture.build(classes))
 
-    def read(self, classes: int, preprocessing: Preprocessing) -> nn.Module:
+    def read(self, classes: int, preprocessing: Preprocessing, batches: Sequence[int] = ()) -> nn.Module:
         """The network with the weights of its file, frozen and in evaluation mode.
 
+        Args:
+            classes: how many there are.
+            preprocessing: gives the size of an image.
+            batches: further numbers of images that it will be shown at once, beside those of serving and measuring.
+
         Raises:
-            NetworkError: the file cannot be read, does not fit the architecture, or the network does not give one logit
-                for each of `classes`.
+            NetworkError: the file cannot be read, does not fit the architecture, or the network does not take batches
+                of every size or give one logit for each of `classes`.
         """
-        network = frozen(self._program() if isinstance(self.architecture, ExportedConfig) else self._weighted(classes))
-        probe = torch.full((PROBE_IMAGES, 3, preprocessing.height, preprocessing.width), 0.5)
+        if not isinstance(self.architecture, ExportedConfig):
+            network = frozen(self._weighted(classes))
+            self._probe(network, classes, preprocessing, PROBE_BATCHES[-1])
+            return network
+        network = frozen(self._program())
+        for images in dict.fromkeys((*PROBE_BATCHES, *sorted({*batches, measured_batch(preprocessing)}))):
+            self._probe(network, classes, preprocessing, images)
+        return network
+
+    @torch.no_grad()
+    def _probe(self, network: nn.Module, classes: int, preprocessing: Preprocessing, images: int) -> None:
+        told = f"{images} image{'s' if images > 1 else ''}"
         try:
-            logits = network(probe)
+            logits = network(torch.full((images, 3, preprocessing.height, preprocessing.width), 0.5))
         except Exception as error:  # a user's network may raise anything
             size = f"{preprocessing.width}x{preprocessing.height}"
-            raise NetworkError(f"{self.weights}: fails on {PROBE_IMAGES} images of {size}: {error}") from error
-        if logits.shape != (PROBE_IMAGES, classes):
+            todo = f"; {EXPORT_ANEW}" if isinstance(self.architecture, ExportedConfig) else ""
+            raise NetworkError(f"{self.weights}: fails on {told} of {size}: {first_line(error)}{todo}") from error
+        if logits.shape != (images, classes):
             raise NetworkError(
-                f"{self.weights}: gives {tuple(logits.shape)} for {PROBE_IMAGES} images, but there are {classes} "
+                f"{self.weights}: gives {tuple(logits.shape)} for {told}, but there are {classes} "
                 "classes; data.labels can name classes that the images do not have"
             )
-        return network
 
     def _program(self) -> nn.Module:
         try:
@@ -164,6 +181,11 @@ class NetworkRecipe(BaseModel):
         return Normalized(network, normalization.mean, normalization.std)
 
 
+def measured_batch(preprocessing: Preprocessing) -> int:
+    """The largest number of images that a network is shown at once when a pool is measured."""
+    return max(1, min(BATCH, PIXELS // (preprocessing.height * preprocessing.width)))
+
+
 def frozen(network: nn.Module) -> nn.Module:
     """The network in evaluation mode, whose weights need no gradients; also an exported one, which has no `eval()`."""
     for module in network.modules():
@@ -177,7 +199,7 @@ def require_gradients(network: nn.Module, preprocessing: Preprocessing, what: st
     Raises:
         NetworkError: no gradient reaches the image.
     """
-    image = torch.full((PROBE_IMAGES, 3, preprocessing.height, preprocessing.width), 0.5, requires_grad=True)
+    image = torch.full((PROBE_BATCHES[-1], 3, preprocessing.height, preprocessing.width), 0.5, requires_grad=True)
     try:
         torch.autograd.grad(network(image).float().sum(), image)
     except RuntimeError as error:

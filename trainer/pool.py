@@ -73,9 +73,37 @@ class PoolTraining(BaseModel):
 
     @model_validator(mode="after")
     def _guided_images_are_there(self) -> Self:
-        if self.guidance and self.guidance.images > 2 * min(self.adversarial, self.clean or self.adversarial):
+        most = 2 * min(self.adversarial, self.clean) if self.clean else self.adversarial
+        if self.guidance and self.guidance.images > most:
             raise ValueError("guidance.images: half of them are taken from `adversarial`, half from `clean`")
         return self
+
+
+def require_shares(training: PoolTraining, fabric: Fabric) -> None:
+    """Checks that several processes can share a batch.
+
+    Raises:
+        DeviceError: a part of it cannot be shared equally.
+    """
+    parts = {"adversarial": training.adversarial, "clean": training.clean}
+    if training.guidance:
+        parts["guidance.images, half of it,"] = training.guidance.images // 2
+    for name, count in parts.items():
+        share(count, fabric, f"pool.training.{name}")
+
+
+def new_purifiers(training: PoolTraining, attack: str, seed: int) -> nn.ModuleDict:
+    """The purifiers of one attack before their first step, by the name of their architecture.
+
+    Raises:
+        NetworkError: the bundle to start from has other purifiers.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(generator(seed, f"{attack}/weights", 0).initial_seed())
+        purifiers = nn.ModuleDict({name: Purifier(config) for name, config in training.purifiers.items()})
+    if training.start:
+        first_weights(training.start, attack, purifiers)
+    return purifiers
 
 
 @dataclass(frozen=True)
@@ -140,14 +168,8 @@ class PurifierTask(Task):
         self.data = data
         self.fabric = fabric
         self.seed = seed
-        for name, count in (("adversarial", training.adversarial), ("clean", training.clean)):
-            share(count, fabric, f"{attack}: pool.training.{name}")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            purifiers = nn.ModuleDict({name: Purifier(config) for name, config in training.purifiers.items()})
-        if training.start:
-            first_weights(training.start, attack, purifiers)
-        self.purifiers = purifiers.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        require_shares(training, fabric)
+        self.purifiers = new_purifiers(training, attack, seed).to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(
             self.purifiers.parameters(), lr=training.peak_learning_rate, weight_decay=training.weight_decay
         )
@@ -194,7 +216,7 @@ class PurifierTask(Task):
 
     def _batch(self, number: int) -> Batch:
         """Draws for the whole batch and makes this process's part of it."""
-        random = generator(self.seed, "batch", number)
+        random = generator(self.seed, f"{self.name}/batch", number)
         count = self.training.adversarial + self.training.clean
         warming_up = number < self.training.clean_after * self.steps
         attacked = count if warming_up else self.training.adversarial

@@ -26,7 +26,7 @@ class PoolRecipe(BaseModel):
     """The pool, how it is trained and how it is served.
 
     Attributes:
-        seed: of the purifiers of the first attack; each further attack counts one up.
+        seed: of the purifiers' first weights and of their batches; each attack draws for itself.
         grid: patches along each dimension of a served image.
         halo: pixels around a patch that a purifier sees and whose output is thrown away.
         selection: which of the trained purifiers make the pool; all of them where there is none.

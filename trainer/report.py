@@ -3,7 +3,7 @@
 from rich.console import Console
 
 from trainer.accuracy import Accuracy
-from trainer.bundling import Measured
+from trainer.bundling import Data, Measured
 from trainer.cost import Cost
 from trainer.diversity import TWINS, Diversity
 
@@ -11,11 +11,20 @@ SHOWN_TWINS = 6
 
 
 def print_measured(console: Console, measured: Measured) -> None:
-    """Prints the figures that the manifest holds, and warns of twins."""
+    """Prints the figures that the manifest holds, and warns of test images that were trained on and of twins."""
+    _warn_of_overlap(console, measured.data)
     _print_accuracy(console, measured.accuracy)
     _print_cost(console, measured.cost)
     if measured.diversity:
         _print_diversity(console, measured.diversity)
+
+
+def _warn_of_overlap(console: Console, data: Data) -> None:
+    if data.test.overlap:
+        console.print(
+            f"warning: {data.test.overlap} of the {data.test.images} test images are training images too; "
+            "the figures are too good"
+        )
 
 
 def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
@@ -26,7 +35,10 @@ def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
         spread = f"{100 * mean:.2f} +- {100 * deviation:.2f} %"
         console.print(f"behind the pool, grid {grid}x{grid}: {spread} over {accuracy.draws} draws")
     undefended, defended = accuracy.attacked
-    console.print(f"on attacked images: undefended {100 * undefended:.2f} %, behind the pool {100 * defended:.2f} %")
+    console.print(
+        f"on images attacked by way of the {accuracy.attacked_by}: "
+        f"undefended {100 * undefended:.2f} %, behind the pool {100 * defended:.2f} %"
+    )
 
 
 def _print_cost(console: Console, cost: Cost) -> None:

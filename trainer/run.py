@@ -10,11 +10,11 @@ from torch import nn
 
 from models.purifier import Purifier
 from trainer.checkpoint import Checkpoint, State
-from trainer.classifier import ClassifierTask
+from trainer.classifier import ClassifierTask, require_batch
 from trainer.images import LabeledImages
 from trainer.loop import Loop
 from trainer.networks import NetworkRecipe, frozen, require_gradients
-from trainer.pool import PurifierTask, Victims
+from trainer.pool import PurifierTask, Victims, new_purifiers, require_shares
 from trainer.recipe import Recipe
 from trainer.sampling import Epochs
 from trainer.start import start_origin
@@ -45,19 +45,37 @@ class Run:
         """Where the training runs."""
         return self.loop.fabric
 
-    def check(self, data: LabeledImages) -> None:
-        """Looks at everything that could stop the run later: files of networks, and checkpoints that are there.
+    def check(self, data: LabeledImages, *, pool: bool = True) -> None:
+        """Looks at everything that could stop the run later: batches, files of networks, checkpoints that are there.
+
+        Args:
+            data: the training images.
+            pool: whether more than the classifier is to be trained or read.
 
         Raises:
-            TrainerError: a file cannot be used, or the folder holds checkpoints of other images or of another recipe.
+            TrainerError: a batch cannot be made or shared, a file cannot be used, or the folder holds checkpoints of
+                other images or of another recipe.
         """
         for name, recipe in self._recipes().items():
-            if recipe.training is None:
-                network = recipe.read(len(data.classes), self.recipe.preprocessing)
-                if name == SURROGATE or self.recipe.surrogate is None:
-                    require_gradients(network, self.recipe.preprocessing, name)
-        for checkpoint in self._checkpoints(data).values():
-            checkpoint.read()
+            if pool or name == CLASSIFIER:
+                self._check_network(name, recipe, data)
+        if pool:
+            require_shares(self.recipe.pool_training, self.fabric)
+            for attack in self.recipe.pool_training.attacks:
+                new_purifiers(self.recipe.pool_training, attack, self.recipe.pool.seed)
+                self._pool_checkpoint(attack, data).read()
+
+    def _check_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> None:
+        if recipe.training:
+            require_batch(name, recipe.training, data, self.fabric)
+            self._checkpoint(name, recipe, data).read()
+            return
+        training = self.recipe.pool_training
+        network = recipe.read(
+            len(data.classes), self.recipe.preprocessing, batches=(training.adversarial + training.clean,)
+        )
+        if name == SURROGATE or self.recipe.surrogate is None:
+            require_gradients(network, self.recipe.preprocessing, name)
 
     def train_classifier(self, data: LabeledImages) -> None:
         """Trains the classifier that is served; a user's own is only read.
@@ -76,8 +94,8 @@ class Run:
         """
         victims = Victims(self.train_surrogate(data), self._guide(data))
         training = self.recipe.pool_training
-        for number, attack in enumerate(training.attacks):
-            task = PurifierTask(training, attack, victims, data, self.fabric, self.recipe.pool.seed + number)
+        for attack in training.attacks:
+            task = PurifierTask(training, attack, victims, data, self.fabric, self.recipe.pool.seed)
             self.loop.train(task, self._pool_checkpoint(attack, data))
 
     def train_surrogate(self, data: LabeledImages) -> nn.Module:
@@ -156,7 +174,9 @@ class Run:
     def _checkpoints(self, data: LabeledImages) -> dict[str, Checkpoint]:
         """By name, all that this run trains."""
         networks = {name: self._checkpoint(name, one, data) for name, one in self._recipes().items() if one.training}
-        return networks | {name: self._pool_checkpoint(name, data) for name in self.recipe.pool_training.attacks}
+        return networks | {
+            f"pool-{name}": self._pool_checkpoint(name, data) for name in self.recipe.pool_training.attacks
+        }
 
     def _checkpoint(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> Checkpoint:
         return Checkpoint(self.folder / f"{name}.ckpt", {"images": data.fingerprint, name: recipe.origin()})
@@ -167,12 +187,11 @@ class Run:
         surrogate = self.recipe.surrogate or self.recipe.classifier
         guide = self.recipe.classifier.origin() if training.guidance else None
         said = training.model_dump(mode="json", exclude={"start"})
-        number = list(training.attacks).index(attack)
         origin = {
             "images": data.fingerprint,
             "surrogate": surrogate.origin(),
             "guide": guide,
             **({"start": start_origin(training.start, attack)} if training.start else {}),
-            "pool": {**said, "attacks": said["attacks"][attack], "seed": self.recipe.pool.seed + number},
+            "pool": {**said, "attacks": said["attacks"][attack], "seed": self.recipe.pool.seed},
         }
         return Checkpoint(self.folder / f"pool-{attack}.ckpt", origin)

@@ -5,6 +5,8 @@ that differs between the processes of one run.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -13,10 +15,23 @@ SEED_BYTES = 8
 SIGN_BIT_MASK = 2**63 - 1
 
 
+def step_seed(seed: int, purpose: str, number: int) -> int:
+    """The seed, in [0, 2**63), of what is drawn for one purpose at one step (or epoch)."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
+    return int.from_bytes(digest[:SEED_BYTES], "big") & SIGN_BIT_MASK
+
+
 def generator(seed: int, purpose: str, number: int) -> torch.Generator:
     """A CPU generator for one purpose at one step (or epoch); the same arguments give the same numbers everywhere."""
-    digest = hashlib.sha256(f"{seed}/{purpose}/{number}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:SEED_BYTES], "big") & SIGN_BIT_MASK)
+    return torch.Generator().manual_seed(step_seed(seed, purpose, number))
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int) -> Iterator[None]:
+    """Seeds the global generators, of the CPU and of `device`, for code that takes no other; puts them back after."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
 
 
 class Epochs:

@@ -9,6 +9,9 @@ from models.bundle import BundleError, Manifest, read_bundle, read_manifest
 from models.purifier import Purifier
 from trainer.errors import NetworkError
 
+MEASURED = ("accuracy", "diversity")
+"""Keys of a provenance that are of the very bundle and not of where it came from."""
+
 
 def first_weights(folder: Path, attack: str, purifiers: nn.ModuleDict) -> None:
     """Gives the purifiers of one attack the weights that they have in a bundle.
@@ -43,9 +46,18 @@ def start_origin(folder: Path, attack: str) -> JsonValue:
 
 
 def start_history(folder: Path) -> JsonValue:
-    """Which bundle it was."""
+    """Which bundle it was and where that came from; what was measured of it says nothing of the new one.
+
+    Raises:
+        NetworkError: the manifest of the bundle cannot be read.
+    """
     manifest = _manifest(folder)
-    return {"bundle": manifest.name, "version": manifest.version, "commit": manifest.provenance.get("commit")}
+    return {
+        "bundle": manifest.name,
+        "version": manifest.version,
+        "purifiers": {entry.name: entry.weights.sha256 for entry in manifest.pool.purifiers},
+        "provenance": {key: value for key, value in manifest.provenance.items() if key not in MEASURED},
+    }
 
 
 def _manifest(folder: Path) -> Manifest:

@@ -1,6 +1,9 @@
 """Writes a bundle: weights first, the manifest last, so that a half-written folder is never mistaken for a bundle."""
 
 import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
@@ -8,6 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from models.bundle.manifest import MANIFEST_FILE, Manifest, WeightsFile
+
+
+@contextmanager
+def staged(output: Path) -> Iterator[Path]:
+    """An empty folder beside `output` to write a bundle in; it takes the place of `output` when the block ends well.
+
+    Until then, and if anything fails, what lies in `output` stays as it is. Afterwards nothing of it is left.
+
+    Raises:
+        OSError: the folder cannot be made or moved.
+    """
+    output = output.resolve()  # of a link, the folder that it names is replaced
+    partial = output.with_name(f".{output.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        _exchange(partial, output)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def write_weights(folder: Path, name: str, network: nn.Module) -> WeightsFile:
@@ -35,6 +60,22 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def _compact(tensor: Tensor) -> Tensor:
     dtype = torch.float16 if tensor.is_floating_point() and tensor.ndim > 1 else tensor.dtype
     return tensor.detach().to("cpu", dtype).contiguous()
+
+
+def _exchange(new: Path, output: Path) -> None:
+    """Moves `new` to `output`; what was there goes, or comes back if that fails."""
+    old = output.with_name(f".{output.name}.old")
+    try:
+        if output.exists():
+            if old.exists():
+                shutil.rmtree(old)
+            output.rename(old)
+        new.rename(output)
+    except BaseException:
+        if old.exists() and not output.exists():
+            old.rename(output)
+        raise
+    shutil.rmtree(old, ignore_errors=True)  # the new bundle is in its place; the next one clears away what is left
 
 
 def _replace(path: Path, content: bytes) -> None:

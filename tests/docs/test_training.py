@@ -8,17 +8,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import BaseModel
 from torch import nn
 from typer.testing import CliRunner
 
 from trainer.cli import app
-from trainer.recipe import shipped_recipes
+from trainer.recipe import Recipe, shipped_recipes
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -117,3 +119,24 @@ def test_every_other_training_command_has_flags_that_exist_and_a_recipe_that_is_
 
 def test_the_page_tells_of_every_shipped_recipe(text: str) -> None:
     assert re.findall(r"^\| `([\w-]+)` \| .* \| .* \| .* \|$", text, re.MULTILINE) == list(shipped_recipes())
+
+
+def keys(model: type[BaseModel]) -> Iterator[str]:
+    """The names of all keys of a part of a recipe, and of the parts in it."""
+    for name, field in model.model_fields.items():
+        yield name
+        for part in parts(field.annotation):
+            yield from keys(part)
+
+
+def parts(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from parts(inner)
+
+
+def test_the_page_tells_of_every_key_of_a_recipe(text: str) -> None:
+    told = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`[^`\n]+`", text))))
+
+    assert set(keys(Recipe)) - told == set()

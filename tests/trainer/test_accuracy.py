@@ -11,7 +11,7 @@ from models.purifier import Purifier
 from trainer.accuracy import Accuracy, attack_images, measure
 from trainer.adversary import Attack
 from trainer.images import LabeledImages
-from trainer.inference import accuracy, outputs
+from trainer.inference import accuracy, batch_size, outputs
 
 CPU = torch.device("cpu")
 
@@ -55,8 +55,34 @@ def test_accuracy_is_the_share_of_right_answers() -> None:
     assert accuracy(outputs(by_color, data, CPU), data) == 0.75
 
 
+@pytest.mark.parametrize(("side", "count"), [(12, 250), (32, 250), (224, 79), (2000, 1), (3000, 1)])
+def test_a_batch_is_bounded_by_images_and_by_pixels(side: int, count: int) -> None:
+    one = torch.zeros(1, 1, 1, 1, dtype=torch.uint8).expand(500, 3, side, side)
+
+    assert batch_size(LabeledImages(one, torch.zeros(500).long(), ("red",)), 4_000_000) == count
+
+
+def test_large_images_go_through_a_network_a_few_at_a_time() -> None:
+    seen: list[int] = []
+
+    class Color(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(len(images))
+            return images.mean(dim=(2, 3))
+
+    data = LabeledImages(torch.zeros(100, 3, 224, 224, dtype=torch.uint8), torch.zeros(100).long(), ("red",))
+    strength = Attack(kind="fgsm", epsilon=(8, 8))
+
+    outputs(Color(), data, CPU)
+    assert seen == [79, 21]
+    seen.clear()
+    attacked = attack_images(Color(), data, strength, CPU)
+    assert seen == [5] * 20
+    assert attacked.images.shape == data.images.shape
+
+
 def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: LabeledImages) -> None:
-    measured = measure(identical(bundle), data, data, CPU, grids=(1, 2), draws=2)
+    measured = measure(identical(bundle), data, data, CPU, grids=(1, 2), draws=2, attacked_by="surrogate")
 
     assert measured == Accuracy(
         images=24,
@@ -64,6 +90,7 @@ def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: Labele
         purifiers={"fgsm-edsr": 1.0, "fgsm-rcan": 1.0, "pgd-edsr": 1.0, "pgd-rcan": 1.0},
         grids={1: (1.0, 0.0), 2: (1.0, 0.0)},
         attacked=(1.0, 1.0),
+        attacked_by="surrogate",
         draws=2,
         seed=0,
     )
@@ -71,14 +98,17 @@ def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: Labele
 
 def test_attacked_images_are_measured_undefended_and_behind_the_pool(bundle: Bundle, data: LabeledImages) -> None:
     wrong = LabeledImages(data.images, (data.labels + 1) % 4, data.classes)
-    assert measure(identical(bundle), data, wrong, CPU, grids=(1,), draws=2).attacked == (0.0, 0.0)
-    assert measure(bundle, data, data, CPU, grids=(1,), draws=2).attacked == (1.0, 0.25)
+    assert measure(identical(bundle), data, wrong, CPU, grids=(1,), draws=2, attacked_by="surrogate").attacked == (
+        0.0,
+        0.0,
+    )
+    assert measure(bundle, data, data, CPU, grids=(1,), draws=2, attacked_by="surrogate").attacked == (1.0, 0.25)
 
 
 def test_purifiers_that_change_every_image_cost_what_the_classifier_no_longer_knows(
     bundle: Bundle, data: LabeledImages
 ) -> None:
-    measured = measure(bundle, data, data, CPU, grids=(2,), draws=2)
+    measured = measure(bundle, data, data, CPU, grids=(2,), draws=2, attacked_by="surrogate")
 
     assert measured.classifier == 1.0
     assert set(measured.purifiers.values()) == {0.25}
@@ -95,7 +125,7 @@ def one_in_four(bundle: Bundle) -> Bundle:
 def test_every_grid_is_measured_with_as_many_draws_an_image_as_it_has_patches(
     one_in_four: Bundle, data: LabeledImages
 ) -> None:
-    grids = measure(one_in_four, data, data, CPU, grids=(1, 2), draws=4).grids
+    grids = measure(one_in_four, data, data, CPU, grids=(1, 2), draws=4, attacked_by="surrogate").grids
 
     untouched = {grid: (mean - 0.25) / 0.75 for grid, (mean, _) in grids.items()}
     assert untouched[1] == pytest.approx(0.75, abs=0.15)
@@ -103,7 +133,10 @@ def test_every_grid_is_measured_with_as_many_draws_an_image_as_it_has_patches(
 
 
 def test_every_pass_draws_afresh_from_the_seed(one_in_four: Bundle, data: LabeledImages) -> None:
-    first, again, other = (measure(one_in_four, data, data, CPU, grids=(1,), draws=4, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        measure(one_in_four, data, data, CPU, grids=(1,), draws=4, attacked_by="surrogate", seed=seed)
+        for seed in (0, 0, 1)
+    )
 
     assert first.grids[1][1] > 0
     assert first == again

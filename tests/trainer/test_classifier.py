@@ -9,9 +9,12 @@ import torch
 from lightning_fabric import Fabric
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn import functional
 
 from models.classifiers import ResNetConfig
 from models.classifiers.normalization import Normalized
+from trainer.adversarial_training import MadryTraining
+from trainer.adversary import Attack
 from trainer.checkpoint import Checkpoint
 from trainer.classifier import ClassifierTask, ClassifierTraining, Phase
 from trainer.errors import DeviceError, TooFewImagesError
@@ -77,6 +80,50 @@ def test_the_seed_decides_the_training(two_colors: LabeledImages, fabric: Fabric
 
     assert torch.equal(seen[0], seen[1])
     assert not torch.equal(seen[0], seen[2])
+
+
+class Dropping(nn.Module):
+    """Draws as dropout and stochastic depth do, from the global generator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.kept: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        mask = functional.dropout(torch.ones(len(images), 3), training=self.training)
+        if self.training:
+            self.kept.append(mask)
+        logits: Tensor = self.head(images.mean(dim=(2, 3)) * mask)
+        return logits
+
+
+@pytest.mark.parametrize(
+    "adversarial", [None, MadryTraining(method="madry", attack=Attack(kind="fgsm", epsilon=(4, 8)))]
+)
+def test_the_seed_decides_what_the_network_drops_in_each_step_and_nothing_before_does(
+    two_colors: LabeledImages, fabric: Fabric, adversarial: MadryTraining | None
+) -> None:
+    training = TRAINING.model_copy(update={"adversarial": adversarial})
+    kept = []
+    for seed, number in ((3, 1), (3, 1), (3, 2), (4, 1)):
+        learner = Dropping()
+        torch.seed()
+        task(learner, two_colors, fabric, training, seed).step(number)
+        kept.append(learner.kept[0])
+
+    assert torch.equal(kept[0], kept[1])
+    assert not torch.equal(kept[0], kept[2])
+    assert not torch.equal(kept[0], kept[3])
+
+
+def test_a_step_leaves_the_global_generator_as_it_was(two_colors: LabeledImages, fabric: Fabric) -> None:
+    learning = task(Dropping(), two_colors, fabric)
+    before = torch.random.get_rng_state()
+
+    learning.step(0)
+
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_small_images_are_trained_first(two_colors: LabeledImages, fabric: Fabric, checkpoint: Checkpoint) -> None:

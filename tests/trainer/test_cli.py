@@ -1,5 +1,6 @@
 """The command trains and bundles in one go, and tells a mistake without a traceback."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -133,6 +134,48 @@ def test_a_bundle_without_test_images_is_told(invoke: Invoke, tree: Path, tmp_pa
     recipe.write_text(recipe.read_text().replace('test = "test"\n', ""))
 
     assert_told(invoke("all", "--train", tree, "--output", tmp_path / "bundle"), "data.test, or with --test")
+    assert not (tmp_path / "run").exists()
+
+
+def test_test_images_of_other_classes_are_told_before_anything_is_trained(
+    invoke: Invoke, tree: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tree, other)
+    (other / "blue").rename(other / "green")
+
+    result = invoke("all", "--train", tree, "--test", other, "--output", tmp_path / "bundle")
+
+    assert_told(result, "blue", "green")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_the_pool_cannot_have_is_told_before_the_classifier_is_trained(
+    invoke: Invoke, tree: Path, tmp_path: Path
+) -> None:
+    settings = ["--set", "pool.training.start=nowhere"]
+
+    assert_told(invoke("all", "--train", tree, "--test", tree, *settings, "--output", tmp_path / "bundle"), "nowhere")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_classifier_is_trained_whatever_the_pool_of_the_folder_is(invoke: Invoke, tree: Path) -> None:
+    invoke("classifier", "--train", tree)
+    invoke("pool", "--train", tree)
+
+    assert invoke("classifier", "--train", tree, "--set", "pool.training.steps=3").exit_code == 0
+    assert_told(invoke("pool", "--train", tree, "--set", "pool.training.steps=3"), "pool.steps was 2 and is 3")
+
+
+def test_a_run_is_named_after_its_recipe(tree: Path, recipe_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(recipe_file.parent)
+
+    done = CliRunner().invoke(
+        app, ["classifier", "--recipe", str(recipe_file), "--train", str(tree), "--device", "cpu"]
+    )
+
+    assert done.exit_code == 0
+    assert (recipe_file.parent / "runs" / "toy" / "classifier.ckpt").exists()
 
 
 def test_an_unknown_recipe_is_told_with_those_that_there_are(invoke: Invoke, tree: Path) -> None:

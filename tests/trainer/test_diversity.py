@@ -9,7 +9,7 @@ from rich.console import Console
 from models.bundle import Bundle, read_bundle
 from models.purifier import Purifier
 from trainer.accuracy import Accuracy
-from trainer.bundling import Measured
+from trainer.bundling import Data, DataSet, Measured, MeasuredSet
 from trainer.cost import Cost
 from trainer.diversity import Diversity, measure_diversity
 from trainer.images import LabeledImages
@@ -92,13 +92,17 @@ def test_the_seed_repeats_the_draws(bundle: Bundle, clean: LabeledImages, attack
 
 @pytest.fixture
 def measured() -> Measured:
+    train = DataSet(images=32000, sha256="0", skipped=())
+    test = MeasuredSet(images=8000, sha256="1", skipped=(), overlap=0)
     return Measured(
+        data=Data(train=train, test=test),
         accuracy=Accuracy(
             images=8000,
             classifier=0.945,
             purifiers={"fgsm-edsr": 0.94, "bim-rcan": 0.9},
             grids={1: (0.93, 0.001), 2: (0.935, 0.002)},
             attacked=(0.25, 0.75),
+            attacked_by="surrogate",
             draws=5,
             seed=0,
         ),
@@ -130,7 +134,7 @@ def printed(measured: Measured) -> str:
         "on 8000 images: classifier 94.50 %",
         "behind bim-rcan alone: 90.00 %",
         "behind the pool, grid 2x2: 93.50 +- 0.20 % over 5 draws",
-        "on attacked images: undefended 25.00 %, behind the pool 75.00 %",
+        "on images attacked by way of the surrogate: undefended 25.00 %, behind the pool 75.00 %",
         "cost: classifier 1.000 GFLOP an image, pool 0.400 (40%)",
         "distance of purified images: 1.25 on clean, 2.25 on attacked images",
         "nu 1.5, correlation of errors 0.500",
@@ -146,3 +150,19 @@ def test_the_report_warns_of_twins_by_name(measured: Measured) -> None:
 
 def test_the_report_of_one_purifier_has_no_diversity(measured: Measured) -> None:
     assert "nu" not in printed(measured.model_copy(update={"diversity": None}))
+
+
+def test_the_report_names_the_classifier_where_that_was_attacked_itself(measured: Measured) -> None:
+    accuracy = measured.accuracy.model_copy(update={"attacked_by": "classifier"})
+
+    told = printed(measured.model_copy(update={"accuracy": accuracy}))
+    assert "on images attacked by way of the classifier: undefended 25.00 %" in told
+
+
+def test_the_report_warns_of_test_images_that_were_trained_on(measured: Measured) -> None:
+    test = measured.data.test.model_copy(update={"overlap": 7})
+    data = measured.data.model_copy(update={"test": test})
+    warning = "warning: 7 of the 8000 test images are training images too; the figures are too good"
+
+    assert warning in printed(measured.model_copy(update={"data": data})).splitlines()
+    assert "training images too" not in printed(measured)

@@ -1,6 +1,8 @@
 """An ImageFolder tree becomes one tensor, in order, at one size; damaged files are left out by name, or stop all."""
 
+import tracemalloc
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,15 @@ def _whole_jpeg(tmp_path: Path) -> bytes:
     return (tmp_path / "whole.jpg").read_bytes()
 
 
+def _damaged_avif(tmp_path: Path) -> bytes:
+    """One whose picture begins with zeros."""
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    save(tmp_path / "whole.avif", noise)
+    content = (tmp_path / "whole.avif").read_bytes()
+    begin = content.index(b"mdat") + 4
+    return content[:begin] + bytes(20) + content[begin + 20 :]
+
+
 def _damages(tmp_path: Path) -> dict[str, bytes]:
     jpeg = _whole_jpeg(tmp_path)
     save(tmp_path / "whole.png", gray(1, 32, 32))
@@ -161,6 +172,7 @@ def _damages(tmp_path: Path) -> dict[str, bytes]:
         "head alone.png": png[:20],
         "damaged chunk.png": png[:40] + bytes(20) + png[60:],
         "zeros.webp": bytes(1000),
+        "zeros.avif": _damaged_avif(tmp_path),
     }
 
 
@@ -181,7 +193,8 @@ def sparsely_damaged(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
 
 
 @pytest.mark.parametrize(
-    "way", ["cut short.jpg", "empty.png", "text.png", "head alone.png", "damaged chunk.png", "zeros.webp"]
+    "way",
+    ["cut short.jpg", "empty.png", "text.png", "head alone.png", "damaged chunk.png", "zeros.webp", "zeros.avif"],
 )
 def test_a_damaged_file_in_two_hundred_is_left_out_and_named(
     sparsely_damaged: Callable[[Sequence[str]], Path], way: str
@@ -191,6 +204,24 @@ def test_a_damaged_file_in_two_hundred_is_left_out_and_named(
     assert data.skipped == (str(Path("class1", way)),)
     assert len(data) == len(data.images) == 199
     assert torch.equal(data.labels, data.images[:, 0, 0, 0].long() % 2)
+    assert data.images[:, 0, 0, 0].tolist() == [*range(0, 199, 2), *range(1, 199, 2)]
+
+
+def test_pillow_tells_of_a_damaged_avif_file_by_an_error_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="Failed to decode"), Image.open(BytesIO(_damaged_avif(tmp_path))) as file:
+        file.load()
+
+
+def test_images_are_held_in_memory_once(sparsely_damaged: Callable[[Sequence[str]], Path]) -> None:
+    tree, size = sparsely_damaged(["empty.png"]), Preprocessing(resize=128, height=128, width=128)
+    tracemalloc.start()
+
+    data = read_image_folder(tree, size)
+
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert data.images.is_contiguous()
+    assert most < 1.5 * data.images.nbytes
 
 
 def test_exactly_one_percent_of_damaged_files_is_let_through(
@@ -225,7 +256,9 @@ def test_images_that_do_not_fit_in_memory_are_refused_before_any_is_read(tmp_pat
         save(tmp_path / "cat" / f"{index}.png", gray(1))
     huge = 2**22
 
-    with pytest.raises(DataError, match=r"2 images of 4194304x4194304 need .* GiB .*data\.per_class"):
+    with pytest.raises(
+        DataError, match=r"2 images of 4194304x4194304 need 98304\.0 GiB .*take fewer images .*data\.per_class"
+    ):
         read_image_folder(tmp_path, Preprocessing(resize=huge, height=huge, width=huge))
 
 

@@ -3,22 +3,22 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-import trainer.loop
-from models.classifiers import ResNetConfig
+from models.classifiers import ResNetConfig, TorchvisionConfig
 from models.decoder import DecoderConfig
 from models.encoders import EDSRConfig, RCANConfig
 from models.purifier import PurifierConfig
 from trainer.adversarial_training import MadryTraining
 from trainer.adversary import Attack
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoint import Checkpoint, State
 from trainer.classifier import ClassifierTask, ClassifierTraining, Phase
-from trainer.errors import CheckpointError, DivergedError
+from trainer.errors import CheckpointError, DivergedError, TrainerError
 from trainer.guidance import Guidance
 from trainer.images import LabeledImages
 from trainer.loop import Loop, Metrics, Report, Stateful, Task
@@ -109,8 +109,8 @@ def test_a_training_that_goes_on_tells_how_much_was_done(fabric: Fabric, checkpo
 
     Loop(fabric, [watcher]).train(task, checkpoint)
 
-    assert watcher.begun == [("counting", 23, 10)]
-    assert watcher.steps == list(range(11, 24))
+    assert watcher.begun == [("counting", 23, 14)]
+    assert watcher.steps == list(range(15, 24))
     assert task.module.weight.item() == 23
 
 
@@ -124,7 +124,9 @@ def test_a_finished_training_is_not_trained_again(fabric: Fabric, checkpoint: Ch
     assert task.module.weight.item() == 3
 
 
-def test_a_checkpoint_is_written_whenever_so_many_seconds_have_passed(fabric: Fabric, checkpoint: Checkpoint) -> None:
+def test_a_checkpoint_is_written_at_the_first_step_after_so_many_seconds(
+    fabric: Fabric, checkpoint: Checkpoint
+) -> None:
     now = 0.0
 
     def clock() -> float:
@@ -141,18 +143,18 @@ def test_a_checkpoint_is_written_whenever_so_many_seconds_have_passed(fabric: Fa
 
     Loop(fabric, [Clockwork()], checkpoint_seconds=25, clock=clock).train(Counting(70), checkpoint)
 
-    assert sorted(set(written)) == [0, 30, 60]
+    assert sorted(set(written)) == [0, 26, 52]
     assert checkpoint.finished(70)
 
 
 def test_a_checkpoint_tells_who_trained_what(fabric: Fabric, checkpoint: Checkpoint) -> None:
     with pytest.raises(StoppedError):
-        Loop(fabric, [Watched(stop_after=11)], checkpoint_seconds=0).train(Counting(23), checkpoint)
+        Loop(fabric, [Watched(stop_after=12)], checkpoint_seconds=0).train(Counting(23), checkpoint)
     Loop(fabric).train(Counting(23), checkpoint)
 
     history = checkpoint.finished(23).history
 
-    assert [entry["steps"] for entry in history] == [[0, 10], [10, 23]]
+    assert [entry["steps"] for entry in history] == [[0, 11], [11, 23]]
     for entry in history:
         assert (entry["device"], entry["processes"], entry["precision"]) == ("cpu", 1, "32-true")
         assert entry["torch"] == torch.__version__
@@ -167,7 +169,7 @@ def test_a_loss_that_is_no_number_stops_the_training_before_it_is_kept(
         Loop(fabric, checkpoint_seconds=0).train(Counting(23, bad_loss=bad), checkpoint)
 
     state = checkpoint.read()
-    assert (state.steps_done if state else 0) == bad // 10 * 10
+    assert (state.steps_done if state else 0) == bad
 
 
 @pytest.mark.parametrize("bad", [0, 9, 10, 17, 22])
@@ -176,7 +178,7 @@ def test_a_weight_that_is_no_number_is_not_kept(fabric: Fabric, checkpoint: Chec
         Loop(fabric, checkpoint_seconds=0).train(Counting(23, bad_weight=bad), checkpoint)
 
     state = checkpoint.read()
-    assert (state.steps_done if state else 0) == bad // 10 * 10
+    assert (state.steps_done if state else 0) == bad
 
 
 def test_a_training_goes_on_from_the_checkpoint_before_it_diverged(fabric: Fabric, checkpoint: Checkpoint) -> None:
@@ -187,6 +189,49 @@ def test_a_training_goes_on_from_the_checkpoint_before_it_diverged(fabric: Fabri
     Loop(fabric).train(task, checkpoint)
 
     assert task.module.weight.item() == 23
+
+
+@pytest.mark.parametrize("parts", [{}, {"other": {}}, {"module": {}, "other": {}}])
+def test_a_checkpoint_of_other_parts_is_refused(
+    fabric: Fabric, checkpoint: Checkpoint, parts: dict[str, dict[str, object]]
+) -> None:
+    checkpoint.write(State(3, parts))
+
+    with pytest.raises(CheckpointError, match=r"task\.ckpt: not of counting: it holds .*, not module; remove it"):
+        Loop(fabric).train(Counting(23), checkpoint)
+
+
+def test_a_checkpoint_whose_parts_do_not_fit_is_refused_in_one_line(fabric: Fabric, checkpoint: Checkpoint) -> None:
+    checkpoint.write(State(3, {"module": nn.Linear(2, 1, bias=False).state_dict()}))
+
+    with pytest.raises(CheckpointError, match=r"its module is not of counting: .*size mismatch for weight") as told:
+        Loop(fabric).train(Counting(23), checkpoint)
+    assert "\n" not in str(told.value)
+
+
+class Alone:
+    """A Fabric of a second process whose first one answers what it is told to."""
+
+    is_global_zero = False
+
+    def __init__(self, *, failed: bool) -> None:
+        self.failed = failed
+
+    def broadcast(self, answer: object) -> tuple[bool, bool]:
+        assert answer == (False, False)
+        return True, self.failed
+
+
+def test_another_process_does_as_the_first_one_says_and_nothing_itself() -> None:
+    worked: list[bool] = []
+
+    assert Loop(cast("Fabric", Alone(failed=False)))._first(lambda: worked.append(True))
+    assert not worked
+
+
+def test_another_process_ends_where_the_first_one_failed() -> None:
+    with pytest.raises(TrainerError, match="the first process could not go on"):
+        Loop(cast("Fabric", Alone(failed=True)))._first(lambda: None)
 
 
 def test_a_full_disk_stops_a_training_that_goes_on_once_there_is_room(fabric: Fabric, checkpoint: Checkpoint) -> None:
@@ -231,6 +276,23 @@ def classifiers(fabric: Fabric, small: LabeledImages) -> MakeTask:
 
 
 @pytest.fixture(scope="module")
+def droppers(fabric: Fabric, small: LabeledImages) -> MakeTask:
+    """Makes the task of a classifier whose dropout draws from the global generator."""
+    training = ClassifierTraining(
+        phases=(Phase(epochs=2, resolution=32),), batch_size=4, padding=1, peak_learning_rate=0.01
+    )
+
+    def make() -> Task:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            network = TorchvisionConfig(name="squeezenet1_1").build(2)
+        torch.seed()
+        return ClassifierTask("classifier", network, training, small, fabric, seed=0)
+
+    return make
+
+
+@pytest.fixture(scope="module")
 def purifiers(fabric: Fabric, small: LabeledImages) -> MakeTask:
     """Makes the task of two purifiers that are guided by a classifier."""
     decoder = DecoderConfig(hidden=(4,))
@@ -251,7 +313,7 @@ def purifiers(fabric: Fabric, small: LabeledImages) -> MakeTask:
     return lambda: PurifierTask(training, "pgd", Victims(victim, victim), small, fabric, seed=0)
 
 
-@pytest.fixture(scope="module", params=["classifiers", "purifiers"])
+@pytest.fixture(scope="module", params=["classifiers", "droppers", "purifiers"])
 def make_task(request: pytest.FixtureRequest) -> MakeTask:
     made: MakeTask = request.getfixturevalue(request.param)
     return made
@@ -288,15 +350,14 @@ def test_a_training_that_was_interrupted_at_any_step_ends_where_a_plain_one_does
     plain: Checkpoint,
     fabric: Fabric,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     stop_after: int,
 ) -> None:
-    monkeypatch.setattr(trainer.loop, "REPORT_EVERY", 3)
-    interrupted = Checkpoint(tmp_path / "task.ckpt", {})
+    interrupted, watcher = Checkpoint(tmp_path / "task.ckpt", {}), Watched(stop_after)
+    second_a_step = Loop(fabric, [watcher], checkpoint_seconds=3, clock=lambda: float(len(watcher.steps)))
     with pytest.raises(StoppedError):
-        Loop(fabric, [Watched(stop_after)], checkpoint_seconds=0).train(make_task(), interrupted)
+        second_a_step.train(make_task(), interrupted)
     kept = interrupted.read()
-    assert (kept.steps_done if kept else 0) == (stop_after - 1) // 3 * 3
+    assert (kept.steps_done if kept else 0) == (stop_after - 1) // 4 * 4
 
     Loop(fabric, checkpoint_seconds=0).train(make_task(), interrupted)
 
@@ -304,9 +365,8 @@ def test_a_training_that_was_interrupted_at_any_step_ends_where_a_plain_one_does
 
 
 def test_a_training_that_is_interrupted_after_every_step_ends_where_a_plain_one_does(
-    make_task: MakeTask, plain: Checkpoint, fabric: Fabric, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_task: MakeTask, plain: Checkpoint, fabric: Fabric, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(trainer.loop, "REPORT_EVERY", 1)
     interrupted = Checkpoint(tmp_path / "task.ckpt", {})
 
     for stop_after in range(2, 9):
@@ -319,9 +379,8 @@ def test_a_training_that_is_interrupted_after_every_step_ends_where_a_plain_one_
 
 
 def test_a_learning_rate_that_is_far_too_large_stops_the_training_with_a_usable_checkpoint(
-    fabric: Fabric, small: LabeledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fabric: Fabric, small: LabeledImages, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(trainer.loop, "REPORT_EVERY", 1)
     training = ClassifierTraining(
         phases=(Phase(epochs=3, resolution=12),), batch_size=4, padding=1, peak_learning_rate=1e30
     )

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.export import Dim, export
 
 from models.bundle import read_bundle
 from models.bundle.manifest import Normalization
@@ -17,7 +18,7 @@ from models.classifiers import ExportedConfig, ResNetConfig
 from models.preprocessing import Preprocessing
 from trainer.classifier import ClassifierTraining, Phase
 from trainer.errors import NetworkError
-from trainer.networks import NetworkRecipe, require_gradients
+from trainer.networks import NetworkRecipe, measured_batch, require_gradients
 
 WriteProgram = Callable[[nn.Module, Path, int], Path]
 ARCHITECTURE = ResNetConfig(width=4, blocks=(1, 1, 1, 1))
@@ -127,15 +128,63 @@ def test_a_program_of_another_number_of_classes_is_told_with_what_can_be_done(
 ) -> None:
     path = write_program(network, tmp_path / "mine.pt2", 12)
 
-    with pytest.raises(NetworkError, match=r"gives \(2, 3\) for 2 images, but there are 7 classes; data\.labels"):
+    with pytest.raises(NetworkError, match=r"gives \(1, 3\) for 1 image, but there are 7 classes; data\.labels"):
         NetworkRecipe(architecture=ExportedConfig(), weights=path).read(7, SIZE)
 
 
 def test_a_program_for_another_size_is_told(network: nn.Module, tmp_path: Path, write_program: WriteProgram) -> None:
     path = write_program(network, tmp_path / "mine.pt2", 16)
 
-    with pytest.raises(NetworkError, match=r"mine\.pt2: fails on 2 images of 12x12"):
+    with pytest.raises(
+        NetworkError, match=r"mine\.pt2: fails on 1 image of 12x12: .*export it for images of this size"
+    ):
         NetworkRecipe(architecture=ExportedConfig(), weights=path).read(3, SIZE)
+
+
+def save_program(network: nn.Module, path: Path, images: int, batch: Dim | None) -> Path:
+    torch.export.save(
+        export(network.eval(), (torch.rand(images, 3, 12, 12),), dynamic_shapes=({0: batch},) if batch else None), path
+    )
+    return path
+
+
+@pytest.mark.parametrize("images", [1, 2, 3, 250])
+def test_a_program_for_one_number_of_images_is_refused_with_what_can_be_done(
+    network: nn.Module, tmp_path: Path, images: int
+) -> None:
+    path = save_program(network, tmp_path / "mine.pt2", images, None)
+
+    with pytest.raises(
+        NetworkError, match=r"fails on [13] images? of 12x12: .* with dynamic_shapes for the batch"
+    ) as told:
+        NetworkRecipe(architecture=ExportedConfig(), weights=path).read(3, SIZE)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("most", [8, 249])
+def test_a_program_that_takes_fewer_images_than_are_measured_at_once_is_refused(
+    network: nn.Module, tmp_path: Path, most: int
+) -> None:
+    path = save_program(network, tmp_path / "mine.pt2", 2, Dim("batch", min=1, max=most))
+
+    with pytest.raises(NetworkError, match=r"fails on 250 images of 12x12: .* with dynamic_shapes for the batch"):
+        NetworkRecipe(architecture=ExportedConfig(), weights=path).read(3, SIZE)
+
+
+def test_a_program_that_takes_fewer_images_than_a_batch_of_the_training_is_refused(
+    network: nn.Module, tmp_path: Path
+) -> None:
+    path = save_program(network, tmp_path / "mine.pt2", 2, Dim("batch", min=1, max=256))
+    recipe = NetworkRecipe(architecture=ExportedConfig(), weights=path)
+
+    recipe.read(3, SIZE, batches=[64, 256])
+    with pytest.raises(NetworkError, match="fails on 257 images of 12x12"):
+        recipe.read(3, SIZE, batches=[64, 257])
+
+
+@pytest.mark.parametrize(("side", "images"), [(12, 250), (32, 250), (224, 79), (4000, 1)])
+def test_as_many_images_are_measured_at_once_as_the_memory_takes(side: int, images: int) -> None:
+    assert measured_batch(Preprocessing(resize=side, height=side, width=side)) == images
 
 
 @pytest.mark.parametrize("architecture", [ARCHITECTURE, ExportedConfig()])

@@ -235,7 +235,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_told(
     one_of_two = cast("Fabric", SimpleNamespace(world_size=2, global_rank=0, device=torch.device("cpu")))
     training = TRAINING.model_copy(update={"adversarial": 6, "clean": 4, name: 5})
 
-    with pytest.raises(DeviceError, match=f"pgd: pool.training.{name} of 5 images cannot be shared by 2 processes"):
+    with pytest.raises(DeviceError, match=f"pool.training.{name} of 5 images cannot be shared by 2 processes"):
         task(surrogate, two_colors, one_of_two, training)
 
 

@@ -27,6 +27,7 @@ WELL_CONDITIONED = [
     for option in ("--set", f"{name}.training.{setting}")
 ]
 """Batch norms over four values, as the toy recipe has them, multiply the rounding errors of every step."""
+GUIDED = ["--set", "pool.training.guidance={weight=0.05, images=4}"]
 TRAININGS = ("classifier", "surrogate", "pool-fgsm", "pool-pgd")
 
 
@@ -120,7 +121,7 @@ def test_two_processes_make_the_weights_of_one(
     arguments: Callable[..., list[str]],
     started: Callable[[list[str]], subprocess.Popen[str]],
 ) -> None:
-    precise = ["--precision", "32-true", *WELL_CONDITIONED]
+    precise = ["--precision", "32-true", *WELL_CONDITIONED, *GUIDED]
     assert CliRunner().invoke(app, arguments("one", *precise)).exit_code == 0
 
     process = started(arguments("two", *precise, "--processes", "2"))
@@ -138,3 +139,24 @@ def test_two_processes_make_the_weights_of_one(
     assert (
         read_bundle(tmp_path / "two-bundle").purifiers.keys() == read_bundle(tmp_path / "one-bundle").purifiers.keys()
     )
+
+
+@pytest.mark.parametrize("full", ["classifier.ckpt", "pool-fgsm.ckpt"])
+def test_where_the_first_of_two_processes_finds_the_disk_full_both_end_and_say_so_once(
+    tmp_path: Path,
+    arguments: Callable[..., list[str]],
+    started: Callable[[list[str]], subprocess.Popen[str]],
+    full: str,
+) -> None:
+    if not Path("/dev/full").is_char_device():
+        pytest.skip("this system has no /dev/full")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / f"{full}.partial").symlink_to("/dev/full")
+
+    process = started(arguments("two", "--processes", "2"))
+    told, _ = process.communicate(timeout=PATIENCE)  # the pipe is closed once no process holds it
+
+    assert process.returncode == 1, told
+    assert told.count(f"{full}: No space left on device") == 1
+    assert "Traceback" not in told
+    assert not (tmp_path / "two" / full).exists()

@@ -170,14 +170,19 @@ def test_the_manifest_tells_the_images_and_the_files_that_were_skipped(
 ) -> None:
     assert provenance["data"] == {
         "train": {"images": 12, "sha256": finished.train.fingerprint, "skipped": []},
-        "test": {"images": 119, "sha256": finished.test.fingerprint, "skipped": [str(Path("red", "59.png"))]},
+        "test": {
+            "images": 119,
+            "sha256": finished.test.fingerprint,
+            "skipped": [str(Path("red", "59.png"))],
+            "overlap": 0,
+        },
     }
 
 
 def test_the_manifest_tells_who_trained_what(provenance: dict[str, Any]) -> None:
     steps = {name: [entry["steps"] for entry in entries] for name, entries in provenance["training"].items()}
 
-    assert steps == {"classifier": [[0, 6]], "surrogate": [[0, 3]], "fgsm": [[0, 2]], "pgd": [[0, 2]]}
+    assert steps == {"classifier": [[0, 6]], "surrogate": [[0, 3]], "pool-fgsm": [[0, 2]], "pool-pgd": [[0, 2]]}
     assert all(entry["device"] == "cpu" for entries in provenance["training"].values() for entry in entries)
 
 
@@ -233,7 +238,7 @@ def test_an_interrupted_run_tells_both_sittings_and_gives_the_same_weights(
     first, second = read_manifest(finished.output), read_manifest(tmp_path / "bundle")
     history: Any = second.provenance["training"]
     assert [entry["steps"] for entry in history["classifier"]] == [[0, 3], [3, 6]]
-    assert [entry["steps"] for entry in history["pgd"]] == [[0, 1], [1, 2]]
+    assert [entry["steps"] for entry in history["pool-pgd"]] == [[0, 1], [1, 2]]
     assert [entry["steps"] for entry in history["surrogate"]] == [[0, 3]]
     assert (second.classifier, second.pool) == (first.classifier, first.pool)
 
@@ -478,9 +483,9 @@ def test_a_classifier_that_lies_in_a_bundle_brings_its_history(
 
     Bundling(run, CPU, train, train).write(tmp_path / "bundle")
 
-    told: Any = read_manifest(tmp_path / "bundle").provenance["classifier"]
-    assert told["history"]["bundle"] == "toy"
-    assert told["history"]["provenance"]["training"]["classifier"][0]["steps"] == [0, 6]
+    told: Any = read_manifest(tmp_path / "bundle").provenance["networks"]
+    assert told["classifier"]["history"]["bundle"] == "toy"
+    assert told["classifier"]["history"]["provenance"]["training"]["classifier"][0]["steps"] == [0, 6]
 
 
 def test_a_classifier_that_does_not_fit_stops_the_run_before_anything_is_trained(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.sampling import Epochs, generator
+from trainer.sampling import Epochs, generator, seeded, step_seed
 
 
 def draw(seed: int, purpose: str, number: int) -> list[int]:
@@ -32,6 +32,17 @@ def test_the_global_generator_is_neither_read_nor_moved() -> None:
     assert draw(0, "order", 0) == first
     torch.random.set_rng_state(before)
     draw(0, "order", 0)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_code_that_takes_no_generator_is_seeded_and_what_comes_after_is_not() -> None:
+    before = torch.random.get_rng_state()
+    drawn = []
+    for number in (7, 7, 8):
+        with seeded(torch.device("cpu"), step_seed(3, "forward/0", number)):
+            drawn.append(torch.rand(4).tolist())
+
+    assert drawn[0] == drawn[1] != drawn[2]
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

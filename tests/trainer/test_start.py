@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import JsonValue
 from torch import nn
 
-from models.bundle import read_bundle
+from models.bundle import read_bundle, read_manifest
+from models.bundle.writer import write_manifest
 from models.decoder import DecoderConfig
 from models.encoders import EDSRConfig
 from models.purifier import Purifier, PurifierConfig
@@ -60,4 +62,23 @@ def test_the_first_weights_of_one_attack_are_told_apart_from_those_of_another(bu
     entries = {entry.name: entry.weights.sha256 for entry in read_bundle(bundle_folder).manifest.pool.purifiers}
 
     assert start_origin(bundle_folder, "pgd") == {name: entries[name] for name in ("pgd-edsr", "pgd-rcan")}
-    assert start_history(bundle_folder) == {"bundle": "toy", "version": "1", "commit": None}
+
+
+def test_the_history_of_a_start_tells_bundle_and_weights_and_where_they_came_from(
+    bundle_folder: Path, tmp_path: Path
+) -> None:
+    manifest = read_manifest(bundle_folder)
+    provenance: dict[str, JsonValue] = {
+        "commit": "abc",
+        "training": {"pgd": []},
+        "accuracy": {"images": 9},
+        "diversity": None,
+    }
+    write_manifest(tmp_path, manifest.model_copy(update={"provenance": provenance}))
+
+    assert start_history(tmp_path) == {
+        "bundle": "toy",
+        "version": "1",
+        "purifiers": {one.name: one.weights.sha256 for one in manifest.pool.purifiers},
+        "provenance": {"commit": "abc", "training": {"pgd": []}},
+    }

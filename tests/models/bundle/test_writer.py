@@ -1,5 +1,6 @@
 """What is written is what is read, and a folder is a bundle only once its manifest is there."""
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from models.bundle import BundleError, read_bundle, read_manifest
 from models.bundle.manifest import Manifest
-from models.bundle.writer import write_file, write_manifest, write_weights
+from models.bundle.writer import staged, write_file, write_manifest, write_weights
 from models.classifiers import ResNetConfig
 
 CLASSIFIER = ResNetConfig(width=4, blocks=(1, 1, 1, 1))
@@ -78,3 +79,78 @@ def test_writing_again_replaces_a_file(tmp_path: Path) -> None:
     write_file(tmp_path, "weights", b"short")
 
     assert (tmp_path / "weights").read_bytes() == b"short"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_staged_folder_takes_its_place_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    with staged(tmp_path / "new" / "bundle") as folder:
+        write_file(folder, "weights", b"new")
+        assert not (tmp_path / "new" / "bundle").exists()
+
+    assert contents(tmp_path / "new" / "bundle") == {"weights": b"new"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["bundle"]
+
+
+def test_a_staged_folder_leaves_nothing_of_what_was_there(tmp_path: Path) -> None:
+    write_file(tmp_path / "bundle", "weights", b"old")
+    write_file(tmp_path / "bundle", "orphan", b"old")
+    write_file(tmp_path / ".bundle.partial", "half-written", b"by a run that was killed")
+    write_file(tmp_path / ".bundle.old", "weights", b"of a run that was killed")
+
+    with staged(tmp_path / "bundle") as folder:
+        write_file(folder, "weights", b"new")
+
+    assert contents(tmp_path / "bundle") == {"weights": b"new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_staged_folder_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    write_file(tmp_path / "bundle", "weights", b"old")
+
+    def fill_the_disk() -> None:
+        with staged(tmp_path / "bundle") as folder:
+            write_file(folder, "weights", b"half of the new")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
+        fill_the_disk()
+
+    assert contents(tmp_path / "bundle") == {"weights": b"old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_was_there_comes_back_if_the_new_folder_cannot_be_moved_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file(tmp_path / "bundle", "weights", b"old")
+    rename = Path.rename
+
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == ".bundle.partial":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return rename(path, target)
+
+    def write() -> None:
+        with staged(tmp_path / "bundle") as folder:
+            write_file(folder, "weights", b"new")
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        write()
+
+    assert contents(tmp_path / "bundle") == {"weights": b"old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_of_a_link_the_folder_that_it_names_is_replaced(tmp_path: Path) -> None:
+    write_file(tmp_path / "first", "weights", b"old")
+    (tmp_path / "current").symlink_to(tmp_path / "first")
+
+    with staged(tmp_path / "current") as folder:
+        write_file(folder, "weights", b"new")
+
+    assert (tmp_path / "current").is_symlink()
+    assert contents(tmp_path / "first") == {"weights": b"new"}
