@@ -136,6 +136,8 @@ class NetworkRecipe(BaseModel):
             size = f"{preprocessing.width}x{preprocessing.height}"
             todo = f"; {EXPORT_ANEW}" if isinstance(self.architecture, ExportedConfig) else ""
             raise NetworkError(f"{self.weights}: fails on {told} of {size}: {first_line(error)}{todo}") from error
+        if not isinstance(logits, Tensor):
+            raise NetworkError(f"{self.weights}: gives a {type(logits).__name__}, not one tensor of logits")
         if logits.shape != (images, classes):
             raise NetworkError(
                 f"{self.weights}: gives {tuple(logits.shape)} for {told}, but there are {classes} "
@@ -146,7 +148,9 @@ class NetworkRecipe(BaseModel):
         try:
             return self._normalized(read_program(self.content))
         except Exception as error:  # PyTorch's loader has no error type of its own
-            raise NetworkError(f"{self.weights}: not an exported program that can be served: {error}") from error
+            raise NetworkError(
+                f"{self.weights}: not an exported program that can be served: {first_line(error)}"
+            ) from error
 
     def _weighted(self, classes: int) -> nn.Module:
         assert not isinstance(self.architecture, ExportedConfig)

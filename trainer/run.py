@@ -74,7 +74,8 @@ class Run:
         network = recipe.read(
             len(data.classes), self.recipe.preprocessing, batches=(training.adversarial + training.clean,)
         )
-        if name == SURROGATE or self.recipe.surrogate is None:
+        guides = name == CLASSIFIER and training.guidance is not None
+        if guides or name == SURROGATE or self.recipe.surrogate is None:
             require_gradients(network, self.recipe.preprocessing, name)
 
     def train_classifier(self, data: LabeledImages) -> None:
@@ -92,7 +93,8 @@ class Run:
             TrainerError: the training fails, the classifier is needed and not there yet, or the folder holds a pool of
                 other images or of another recipe.
         """
-        victims = Victims(self.train_surrogate(data), self._guide(data))
+        guide = self._guide(data)  # first: it may not be there, and a surrogate takes hours
+        victims = Victims(self.train_surrogate(data), guide)
         training = self.recipe.pool_training
         for attack in training.attacks:
             task = PurifierTask(training, attack, victims, data, self.fabric, self.recipe.pool.seed)
