@@ -246,3 +246,6 @@ def _guarded(steps: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         typer.secho("interrupted; the same command goes on from the last checkpoint", err=True)
         sys.exit(130)
+    finally:
+        if torch.distributed.is_initialized():  # its threads, alive at the end of the process, can abort it
+            torch.distributed.destroy_process_group()
