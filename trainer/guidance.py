@@ -6,7 +6,7 @@ section 3.2). This term sees them. It looks at whole images, since a classifier 
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -16,7 +16,7 @@ class Guidance(BaseModel):
 
     Attributes:
         weight: of the KL divergence, in nats, beside a mean absolute error of pixels in [0, 1].
-        images: of a batch, that it looks at: half of them attacked, half clean once there are clean ones.
+        images: of each sort in a batch, adversarial, noisy and clean, that it looks at.
         after: share of the steps before it begins. Guided from nothing, a purifier learns to please the classifier
             rather than to remove noise; one that has learned to remove it keeps to that.
     """
@@ -24,7 +24,7 @@ class Guidance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weight: PositiveFloat
-    images: int = Field(gt=0, multiple_of=2)
+    images: PositiveInt
     after: float = Field(default=0, ge=0, lt=1)
 
 
@@ -35,23 +35,25 @@ class Guide:
         guidance: the settings.
         classifier: `(N, 3, H, W)` floats in [0, 1] to logits, in evaluation mode; moved to the device of `fabric`.
         fabric: where it runs; its processes share the images equally.
+
+    Attributes:
+        images: of each sort, that this process shows it.
     """
 
     def __init__(self, guidance: Guidance, classifier: nn.Module, fabric: Fabric) -> None:
         self.guidance = guidance
         self.classifier = classifier.to(fabric.device)
         self.fabric = fabric
-        self.half = guidance.images // 2 // fabric.world_size
+        self.images = guidance.images // fabric.world_size
 
     def loss(self, purifier: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         """The weighted KL divergence of the answers to purified `inputs` from those to `targets`.
 
         Args:
             purifier: in training.
-            inputs: `(N, 3, H, W)` floats in [0, 1], attacked ones first, clean ones last.
+            inputs: `(N, 3, H, W)` floats in [0, 1], attacked and clean.
             targets: the same images, clean.
         """
-        inputs, targets = (torch.cat([images[: self.half], images[-self.half :]]) for images in (inputs, targets))
         purified = purifier(inputs)
         with self.fabric.autocast():
             with torch.no_grad():

@@ -27,6 +27,7 @@ from trainer.devices import share
 from trainer.guidance import Guidance, Guide
 from trainer.images import LabeledImages
 from trainer.loop import Stateful, Task
+from trainer.query_noise import QueryNoise
 from trainer.sampling import generator
 from trainer.start import first_weights
 
@@ -37,8 +38,8 @@ PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+$", max_length=40)]
 class PoolTraining(BaseModel):
     """How a pool is trained: one purifier for each pair of an attack and an architecture.
 
-    The loss is equation (2) of PuriDefense with p = 1: the mean absolute error of purified attacked images, and
-    `clean_weight` (lambda) times that of purified clean images.
+    The loss is equation (2) of PuriDefense with p = 1: the mean absolute error of purified attacked images, noisy ones
+    among them, and `clean_weight` (lambda) times that of purified clean images.
 
     Attributes:
         attacks: by name.
@@ -46,6 +47,7 @@ class PoolTraining(BaseModel):
         steps: optimizer steps of each purifier.
         adversarial: adversarial images in a batch.
         clean: clean images in a batch, which teach a purifier to leave an image alone.
+        noise: noisy images in a batch, as query attacks make them; none by default, as in the paper.
         clean_weight: lambda.
         clean_after: share of the steps before the first clean image. A new purifier is the identity, and an L1 loss on
             clean images would keep it so: a correction has to pay on attacked images first.
@@ -63,6 +65,7 @@ class PoolTraining(BaseModel):
     steps: PositiveInt = 1000
     adversarial: PositiveInt = 64
     clean: NonNegativeInt = 32
+    noise: QueryNoise | None = None
     clean_weight: NonNegativeFloat = 0.5
     clean_after: Annotated[float, Field(ge=0, le=1)] = 0.2
     crop: PositiveInt | None = None
@@ -73,10 +76,24 @@ class PoolTraining(BaseModel):
 
     @model_validator(mode="after")
     def _guided_images_are_there(self) -> Self:
-        most = 2 * min(self.adversarial, self.clean) if self.clean else self.adversarial
-        if self.guidance and self.guidance.images > most:
-            raise ValueError("guidance.images: half of them are taken from `adversarial`, half from `clean`")
+        there = {"adversarial": self.adversarial, "clean": self.clean, "noise.images": self.noisy}
+        for name, count in there.items():
+            if self.guidance and 0 < count < self.guidance.images:
+                raise ValueError(f"guidance.images: {self.guidance.images} of each sort, but {name} is {count}")
         return self
+
+    @property
+    def noisy(self) -> int:
+        """Noisy images in a batch."""
+        return self.noise.images if self.noise else 0
+
+    def batches(self) -> tuple[int, ...]:
+        """The sizes of the batches that a surrogate and a guide are shown."""
+        attacked = (self.adversarial, self.adversarial + self.clean)
+        if not self.guidance:
+            return attacked
+        sorts = [count for count in (self.adversarial, self.noisy, self.clean) if count]
+        return (*attacked, self.guidance.images * len(sorts))
 
 
 def require_shares(training: PoolTraining, fabric: Fabric) -> None:
@@ -85,9 +102,9 @@ def require_shares(training: PoolTraining, fabric: Fabric) -> None:
     Raises:
         DeviceError: a part of it cannot be shared equally.
     """
-    parts = {"adversarial": training.adversarial, "clean": training.clean}
+    parts = {"adversarial": training.adversarial, "clean": training.clean, "noise.images": training.noisy}
     if training.guidance:
-        parts["guidance.images, half of it,"] = training.guidance.images // 2
+        parts["guidance.images"] = training.guidance.images
     for name, count in parts.items():
         share(count, fabric, f"pool.training.{name}")
 
@@ -121,19 +138,29 @@ class Victims:
 
 @dataclass(frozen=True)
 class Batch:
-    """One process's part of the images of a step; the attacked come first.
+    """One process's part of the images of a step: adversarial ones, then noisy ones, then clean ones.
 
     Attributes:
         inputs: `(N, 3, H, W)` float32 in [0, 1], what a purifier is shown, whole.
         targets: the same images, clean.
-        attacked: how many of them were attacked.
+        sorts: how many of them are adversarial, noisy and clean.
         corners: `(N, 2)`, of the crops that the pixel loss looks at.
     """
 
     inputs: Tensor
     targets: Tensor
-    attacked: int
+    sorts: tuple[int, int, int]
     corners: Tensor
+
+    @property
+    def attacked(self) -> int:
+        """How many are not clean; they come first."""
+        return sum(self.sorts[:-1])
+
+    def some(self, each: int) -> tuple[Tensor, Tensor]:
+        """Inputs and targets of the first `each` of every sort."""
+        inputs, targets = (torch.split(images, self.sorts) for images in (self.inputs, self.targets))
+        return torch.cat([sort[:each] for sort in inputs]), torch.cat([sort[:each] for sort in targets])
 
 
 class PurifierTask(Task):
@@ -205,7 +232,7 @@ class PurifierTask(Task):
         """The second term; 0 before it begins."""
         if number < guide.guidance.after * self.steps:
             return batch.inputs.new_zeros(())
-        return guide.loss(purifier, batch.inputs, batch.targets)
+        return guide.loss(purifier, *batch.some(guide.images))
 
     def _errors(self, purifier: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean absolute error on crops of the attacked and of the clean images; 0 where there are none of these."""
@@ -217,24 +244,24 @@ class PurifierTask(Task):
     def _batch(self, number: int) -> Batch:
         """Draws for the whole batch and makes this process's part of it."""
         random = generator(self.seed, f"{self.name}/batch", number)
-        count = self.training.adversarial + self.training.clean
+        count = self.training.adversarial + self.training.noisy + self.training.clean
         warming_up = number < self.training.clean_after * self.steps
-        attacked = count if warming_up else self.training.adversarial
+        clean = 0 if warming_up else self.training.clean
+        sorts = (count - self.training.noisy - clean, self.training.noisy, clean)
         chosen = torch.randint(len(self.data), (count,), generator=random)
         flips = draw_flips(count, random)
-        side = self.data.images.shape[-1]
-        corners = draw_corners(count, side - self.crop, random)
-        draw = self.attack.draw(torch.Size([attacked, *self.data.images.shape[1:]]), random)
-        mine = share(attacked, self.fabric, "attacked images")
-        order = torch.arange(count)
-        own = torch.cat(
-            [order[:attacked][mine], order[attacked:][share(count - attacked, self.fabric, "clean images")]]
-        )
-        images = flip(self.data.images[chosen[own]].to(self.fabric.device), flips[own]).float().div_(LEVELS)
+        shape = self.data.images.shape[1:]
+        corners = draw_corners(count, shape[-1] - self.crop, random)
+        attack = self.attack.draw(torch.Size([sorts[0], *shape]), random)
+        own = [share(sort, self.fabric, "images of one sort") for sort in sorts]
+        mine = torch.cat([part[one] for part, one in zip(torch.arange(count).split(sorts), own, strict=True)])
+        images = flip(self.data.images[chosen[mine]].to(self.fabric.device), flips[mine]).float().div_(LEVELS)
         images = images.contiguous(memory_format=torch.channels_last)
-        labels = self.data.labels[chosen[own]].to(self.fabric.device)
-        part = draw.part(mine)
-        first = len(part.epsilon)
+        labels = self.data.labels[chosen[mine]].to(self.fabric.device)
+        held = tuple(len(range(*one.indices(sort))) for sort, one in zip(sorts, own, strict=True))
+        adversarial, noisy, untouched = images.split(held)
         with self.fabric.autocast():
-            adversarial = part.perturb(self.surrogate, images[:first], labels[:first])
-        return Batch(torch.cat([adversarial, images[first:]]), images, first, corners[own])
+            adversarial = attack.part(own[0]).perturb(self.surrogate, adversarial, labels[: held[0]])
+        if self.training.noise:
+            noisy = self.training.noise.draw(torch.Size([sorts[1], *shape]), random).part(own[1]).add(noisy)
+        return Batch(torch.cat([adversarial, noisy, untouched]), images, held, corners[mine])

@@ -71,9 +71,7 @@ class Run:
             self._checkpoint(name, recipe, data).read()
             return
         training = self.recipe.pool_training
-        network = recipe.read(
-            len(data.classes), self.recipe.preprocessing, batches=(training.adversarial + training.clean,)
-        )
+        network = recipe.read(len(data.classes), self.recipe.preprocessing, batches=training.batches())
         guides = name == CLASSIFIER and training.guidance is not None
         if guides or name == SURROGATE or self.recipe.surrogate is None:
             require_gradients(network, self.recipe.preprocessing, name)

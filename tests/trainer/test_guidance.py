@@ -44,19 +44,8 @@ def test_attacked_images_behind_the_identity_cost_the_weighted_divergence_of_the
 
     loss = guide.loss(purifier, attacked, images)
 
-    looked_at = [0, 1, 6, 7]
-    clean, moved = (functional.softmax(classifier(one[looked_at]), dim=1) for one in (images, attacked))
+    clean, moved = (functional.softmax(classifier(one), dim=1) for one in (images, attacked))
     torch.testing.assert_close(loss, 0.5 * (clean * (clean.log() - moved.log())).sum(1).mean())
-
-
-@pytest.mark.parametrize(("index", "looked_at"), [(0, True), (1, True), (2, False), (5, False), (6, True), (7, True)])
-def test_it_looks_at_the_first_and_the_last_images_of_a_batch(
-    guide: Guide, purifier: Purifier, images: Tensor, index: int, looked_at: bool
-) -> None:
-    attacked = images.clone()
-    attacked[index] = 1 - attacked[index]
-
-    assert (guide.loss(purifier, attacked, images).item() > 1e-4) == looked_at
 
 
 def test_the_gradient_reaches_the_purifier_and_nothing_else(

@@ -307,7 +307,7 @@ def purifiers(fabric: Fabric, small: LabeledImages) -> MakeTask:
         clean=2,
         clean_after=0.5,
         crop=8,
-        guidance=Guidance(weight=0.1, images=4),
+        guidance=Guidance(weight=0.1, images=2),
     )
     victim = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2)).requires_grad_(False)
     return lambda: PurifierTask(training, "pgd", Victims(victim, victim), small, fabric, seed=0)

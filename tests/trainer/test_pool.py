@@ -196,7 +196,7 @@ def test_a_guided_pool_trains_and_leaves_the_classifier_as_it_is(
 ) -> None:
     classifier = nn.Sequential(nn.Conv2d(3, 2, 12), nn.BatchNorm2d(2), nn.Flatten()).eval().requires_grad_(False)
     before = weights(classifier)
-    guided = TRAINING.model_copy(update={"guidance": Guidance(weight=0.5, images=4)})
+    guided = TRAINING.model_copy(update={"guidance": Guidance(weight=0.5, images=2)})
     learners = {
         name: task(Victims(surrogate, classifier), two_colors, fabric, training)
         for name, training in (("guided", guided), ("plain", TRAINING))
@@ -212,7 +212,7 @@ def test_a_guided_pool_trains_and_leaves_the_classifier_as_it_is(
 def test_guidance_begins_after_its_share_of_the_steps(
     surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
 ) -> None:
-    guided = TRAINING.model_copy(update={"steps": 4, "guidance": Guidance(weight=0.5, images=4, after=0.5)})
+    guided = TRAINING.model_copy(update={"steps": 4, "guidance": Guidance(weight=0.5, images=2, after=0.5)})
     learner = task(Victims(surrogate, surrogate), two_colors, fabric, guided)
 
     told = [learner.step(number)["edsr/guidance"].item() for number in range(4)]
@@ -221,7 +221,7 @@ def test_guidance_begins_after_its_share_of_the_steps(
 
 
 def test_a_guided_pool_tells_both_terms(surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric) -> None:
-    guided = TRAINING.model_copy(update={"guidance": Guidance(weight=0.5, images=4)})
+    guided = TRAINING.model_copy(update={"guidance": Guidance(weight=0.5, images=2)})
 
     metrics = task(Victims(surrogate, surrogate), two_colors, fabric, guided).step(0)
 
@@ -248,7 +248,9 @@ def test_a_batch_that_cannot_be_shared_equally_is_told(
         ({"clean_after": 1.5}, "clean_after"),
         ({"adversarial": 0}, "adversarial"),
         ({"guidance": {"weight": 0, "images": 2}}, "weight"),
-        ({"guidance": {"weight": 1, "images": 8}}, "half of them"),
+        ({"guidance": {"weight": 1, "images": 4}}, "4 of each sort, but clean is 3"),
+        ({"noise": {"images": 0, "epsilon": (4, 12)}}, "images"),
+        ({"noise": {"images": 2, "epsilon": (12, 4)}}, "low first"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused(said: dict[str, Any], where: str) -> None:

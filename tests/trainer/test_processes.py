@@ -27,7 +27,7 @@ WELL_CONDITIONED = [
     for option in ("--set", f"{name}.training.{setting}")
 ]
 """Batch norms over four values, as the toy recipe has them, multiply the rounding errors of every step."""
-GUIDED = ["--set", "pool.training.guidance={weight=0.05, images=4}"]
+GUIDED = ["--set", "pool.training.guidance={weight=0.05, images=2}"]
 TRAININGS = ("classifier", "surrogate", "pool-fgsm", "pool-pgd")
 
 

@@ -127,8 +127,8 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None
         ('name = "toy"', "", "name: Field required"),
         ("[pool]", "[pool]\nselection = { keep = 5 }", r"selection\.keep is 5, but only 4 purifiers are trained"),
         ("[pool]", "[pool]\nselection = { keep = 1 }", r"pool\.selection\.keep"),
-        ("crop = 8", "guidance = { weight = 1, images = 6 }", r"guidance\.images"),
-        ("crop = 8", "guidance = { weight = 1, images = 3 }", r"pool\.training\.guidance\.images"),
+        ("crop = 8", "guidance = { weight = 1, images = 3 }", r"guidance\.images: 3 of each sort, but clean is 2"),
+        ("crop = 8", "guidance = { weight = 1, images = 0 }", r"pool\.training\.guidance\.images"),
     ],
 )
 def test_a_mistake_is_told_by_file_and_key(change: Change, right: str, wrong: str, where: str) -> None:

@@ -398,7 +398,7 @@ def test_a_selection_that_too_few_meet_writes_no_bundle(
 def test_a_guided_pool_needs_the_classifier_first(
     make_recipe: MakeRecipe, train: LabeledImages, loop: Loop, tmp_path: Path
 ) -> None:
-    recipe = make_recipe(("crop = 8", "crop = 8\nguidance = { weight = 0.1, images = 4 }"))
+    recipe = make_recipe(("crop = 8", "crop = 8\nguidance = { weight = 0.1, images = 2 }"))
     run = Run(recipe, tmp_path / "run", loop, print)
 
     with pytest.raises(CheckpointError, match=r"classifier\.ckpt: not trained yet"):
