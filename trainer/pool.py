@@ -149,7 +149,7 @@ class Batch:
 
     inputs: Tensor
     targets: Tensor
-    sorts: tuple[int, int, int]
+    sorts: list[int]
     corners: Tensor
 
     @property
@@ -247,19 +247,19 @@ class PurifierTask(Task):
         count = self.training.adversarial + self.training.noisy + self.training.clean
         warming_up = number < self.training.clean_after * self.steps
         clean = 0 if warming_up else self.training.clean
-        sorts = (count - self.training.noisy - clean, self.training.noisy, clean)
+        sorts = [count - self.training.noisy - clean, self.training.noisy, clean]
         chosen = torch.randint(len(self.data), (count,), generator=random)
         flips = draw_flips(count, random)
         shape = self.data.images.shape[1:]
         corners = draw_corners(count, shape[-1] - self.crop, random)
         attack = self.attack.draw(torch.Size([sorts[0], *shape]), random)
         own = [share(sort, self.fabric, "images of one sort") for sort in sorts]
-        mine = torch.cat([part[one] for part, one in zip(torch.arange(count).split(sorts), own, strict=True)])
+        mine = torch.cat([part[one] for part, one in zip(torch.split(torch.arange(count), sorts), own, strict=True)])
         images = flip(self.data.images[chosen[mine]].to(self.fabric.device), flips[mine]).float().div_(LEVELS)
         images = images.contiguous(memory_format=torch.channels_last)
         labels = self.data.labels[chosen[mine]].to(self.fabric.device)
-        held = tuple(len(range(*one.indices(sort))) for sort, one in zip(sorts, own, strict=True))
-        adversarial, noisy, untouched = images.split(held)
+        held = [len(range(*one.indices(sort))) for sort, one in zip(sorts, own, strict=True)]
+        adversarial, noisy, untouched = torch.split(images, held)
         with self.fabric.autocast():
             adversarial = attack.part(own[0]).perturb(self.surrogate, adversarial, labels[: held[0]])
         if self.training.noise:

@@ -29,7 +29,8 @@ FEW = (
     "pool.training.steps=2",
     "pool.training.adversarial=2",
     "pool.training.clean=2",
-    "pool.training.guidance.images=4",
+    "pool.training.guidance.images=2",
+    "pool.training.noise.images=2",
 )
 SHORT = [word for setting in FEW for word in ("--set", setting)]
 PATIENCE_SECONDS = 120

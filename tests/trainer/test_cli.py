@@ -287,6 +287,7 @@ def test_init_writes_a_recipe_that_leads_to_a_bundle(tree: Path, tmp_path: Path)
         "pool.training.adversarial=2",
         "pool.training.clean=2",
         "pool.training.guidance.images=2",
+        "pool.training.noise.images=2",
         *(f"{name}.architecture={small}" for name in ("classifier", "surrogate")),
         *(f"{name}.training.batch_size=4" for name in ("classifier", "surrogate")),
         *(f"{name}.training.phases=[{{epochs=1, resolution=12}}]" for name in ("classifier", "surrogate")),

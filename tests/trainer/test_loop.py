@@ -23,6 +23,7 @@ from trainer.guidance import Guidance
 from trainer.images import LabeledImages
 from trainer.loop import Loop, Metrics, Report, Stateful, Task
 from trainer.pool import PoolTraining, PurifierTask, Victims
+from trainer.query_noise import QueryNoise
 
 MakeTask = Callable[[], Task]
 PGD = Attack(kind="pgd", epsilon=(4, 8), steps=(1, 2), step_size=(0.3, 0.6))
@@ -294,7 +295,7 @@ def droppers(fabric: Fabric, small: LabeledImages) -> MakeTask:
 
 @pytest.fixture(scope="module")
 def purifiers(fabric: Fabric, small: LabeledImages) -> MakeTask:
-    """Makes the task of two purifiers that are guided by a classifier."""
+    """Makes the task of two purifiers that learn from noise too and are guided by a classifier."""
     decoder = DecoderConfig(hidden=(4,))
     training = PoolTraining(
         attacks={"pgd": PGD},
@@ -307,6 +308,7 @@ def purifiers(fabric: Fabric, small: LabeledImages) -> MakeTask:
         clean=2,
         clean_after=0.5,
         crop=8,
+        noise=QueryNoise(images=2, epsilon=(4, 12)),
         guidance=Guidance(weight=0.1, images=2),
     )
     victim = nn.Sequential(nn.Flatten(), nn.Linear(3 * 12 * 12, 2)).requires_grad_(False)

@@ -21,6 +21,7 @@ from trainer.guidance import Guidance
 from trainer.images import LabeledImages
 from trainer.loop import Loop
 from trainer.pool import PoolTraining, PurifierTask, Victims
+from trainer.query_noise import QueryNoise
 
 TRAINING = PoolTraining(
     attacks={
@@ -160,6 +161,38 @@ def test_a_batch_holds_attacked_images_and_then_clean_ones(
     assert float((batch.inputs - batch.targets).abs().amax()) <= 16.001 / 255
 
 
+def test_noisy_images_stand_between_the_adversarial_and_the_clean_ones(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
+) -> None:
+    noise = QueryNoise(images=4, epsilon=(32, 32))
+    training = TRAINING.model_copy(update={"clean_after": 0.5, "noise": noise})
+    learner = task(surrogate, two_colors, fabric, training)
+
+    for number, sorts in ((0, [9, 4, 0]), (5, [6, 4, 3])):
+        batch = learner._batch(number)
+        moved = 255 * (batch.inputs - batch.targets).abs().flatten(1).amax(1)
+        assert batch.sorts == sorts
+        assert batch.attacked == sum(sorts[:2])
+        adversarial, noisy, clean = torch.split(moved, sorts)
+        assert float(adversarial.amax()) <= 16.01
+        assert float(noisy.amin()) > 16.01
+        assert not clean.any()
+
+
+def test_a_guide_is_shown_as_many_images_of_every_sort(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
+) -> None:
+    noise = QueryNoise(images=4, epsilon=(4, 12))
+    learner = task(surrogate, two_colors, fabric, TRAINING.model_copy(update={"clean_after": 0.0, "noise": noise}))
+    batch = learner._batch(0)
+
+    inputs, targets = batch.some(2)
+
+    chosen = [0, 1, 6, 7, 10, 11]
+    assert torch.equal(inputs, batch.inputs[chosen])
+    assert torch.equal(targets, batch.targets[chosen])
+
+
 @pytest.mark.parametrize(("number", "attacked"), [(0, 9), (2, 9), (3, 6), (5, 6)])
 def test_at_first_every_image_of_a_batch_is_attacked(
     surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric, number: int, attacked: int
@@ -228,6 +261,15 @@ def test_a_guided_pool_tells_both_terms(surrogate: nn.Module, two_colors: Labele
     assert metrics.keys() == {"edsr/l1_levels", "edsr/guidance", "rcan/l1_levels", "rcan/guidance"}
 
 
+def test_noise_that_cannot_be_shared_equally_is_told(surrogate: nn.Module, two_colors: LabeledImages) -> None:
+    one_of_two = cast("Fabric", SimpleNamespace(world_size=2, global_rank=0, device=torch.device("cpu")))
+    noise = QueryNoise(images=3, epsilon=(4, 12))
+    training = TRAINING.model_copy(update={"clean": 4, "noise": noise})
+
+    with pytest.raises(DeviceError, match=r"pool\.training\.noise\.images of 3 images cannot be shared by 2 processes"):
+        task(surrogate, two_colors, one_of_two, training)
+
+
 @pytest.mark.parametrize("name", ["adversarial", "clean"])
 def test_a_batch_that_cannot_be_shared_equally_is_told(
     surrogate: nn.Module, two_colors: LabeledImages, name: str
@@ -249,6 +291,10 @@ def test_a_batch_that_cannot_be_shared_equally_is_told(
         ({"adversarial": 0}, "adversarial"),
         ({"guidance": {"weight": 0, "images": 2}}, "weight"),
         ({"guidance": {"weight": 1, "images": 4}}, "4 of each sort, but clean is 3"),
+        (
+            {"guidance": {"weight": 1, "images": 3}, "noise": {"images": 2, "epsilon": (4, 12)}},
+            "3 of each sort, but noise.images is 2",
+        ),
         ({"noise": {"images": 0, "epsilon": (4, 12)}}, "images"),
         ({"noise": {"images": 2, "epsilon": (12, 4)}}, "low first"),
     ],

@@ -28,6 +28,7 @@ WELL_CONDITIONED = [
 ]
 """Batch norms over four values, as the toy recipe has them, multiply the rounding errors of every step."""
 GUIDED = ["--set", "pool.training.guidance={weight=0.05, images=2}"]
+NOISY = ["--set", "pool.training.noise={images=2, epsilon=[4, 12]}"]
 TRAININGS = ("classifier", "surrogate", "pool-fgsm", "pool-pgd")
 
 
@@ -121,7 +122,7 @@ def test_two_processes_make_the_weights_of_one(
     arguments: Callable[..., list[str]],
     started: Callable[[list[str]], subprocess.Popen[str]],
 ) -> None:
-    precise = ["--precision", "32-true", *WELL_CONDITIONED, *GUIDED]
+    precise = ["--precision", "32-true", *WELL_CONDITIONED, *GUIDED, *NOISY]
     assert CliRunner().invoke(app, arguments("one", *precise)).exit_code == 0
 
     process = started(arguments("two", *precise, "--processes", "2"))
