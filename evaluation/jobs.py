@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from evaluation.attacks import (
     APGD,
@@ -61,13 +62,14 @@ Suite = Callable[[int, tuple[str, ...]], Iterator[Job]]
 
 
 def table(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa: ARG001
-    """Table 2: every defense against five attacks, at 200 queries and at the budget, and the null attack."""
+    """Table 2: every defense against five attacks and the null attack, at the budget; then at 200 queries."""
     attacks = (NES(), SimBA(), Square(), Boundary(), HopSkipJump())
     for defense in TABLE_DEFENSES:
-        yield Job(defense, Null(), queries)
-        for attack in attacks:
-            for budget in sorted({min(FIRST_BUDGET, queries), queries}):
-                yield Job(defense, attack, budget)
+        for attack in (Null(), *attacks):
+            yield Job(defense, attack, queries)
+    if queries > FIRST_BUDGET:
+        for defense, attack in product(TABLE_DEFENSES, attacks):
+            yield Job(defense, attack, FIRST_BUDGET)
 
 
 def adaptive(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa: ARG001
