@@ -235,7 +235,7 @@ def _guarded(steps: Callable[[], None]) -> None:
     try:
         steps()
     except FirstProcessError:
-        sys.exit(1)
+        sys.exit(0)  # a fault here would make the launcher kill the first process before it has told its own
     except (TrainerError, BundleError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)
