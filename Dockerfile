@@ -7,27 +7,29 @@ FROM ${PYTHON_IMAGE} AS tools
 ENV UV_LINK_MODE=copy UV_NO_CACHE=1 UV_COMPILE_BYTECODE=1
 WORKDIR /build
 COPY constraints.txt ./
-RUN python -m venv /opt/uv && /opt/uv/bin/python -m pip install --no-cache-dir -q -c constraints.txt uv
+RUN python -m venv /opt/uv \
+    && /opt/uv/bin/python -m pip install --no-cache-dir -q -c constraints.txt uv \
+    && python -m venv --without-pip /opt/purigate
 
 # The dependencies, in a layer of their own: several gigabytes that change only with their versions.
 FROM tools AS dependencies
 COPY pyproject.toml ./
-RUN python -m venv --without-pip /opt/purigate \
-    && /opt/uv/bin/uv pip install -q --python /opt/purigate/bin/python -c constraints.txt -r pyproject.toml
+RUN /opt/uv/bin/uv pip install -q --python /opt/purigate/bin/python -c constraints.txt -r pyproject.toml
 
-# Our own code, a few megabytes with the embedded bundle. Each package is built from the rooms that its image serves.
+# Our own code, a few megabytes with the embedded bundle. Each package is built from the rooms that its image serves; its
+# commands begin with the interpreter that has the dependencies.
 FROM tools AS service
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY service service
-RUN /opt/uv/bin/uv pip install -q --no-deps --target /opt/app -c constraints.txt -b constraints.txt . \
+RUN /opt/uv/bin/uv pip install -q --no-deps --python /opt/purigate/bin/python --target /opt/app -c constraints.txt -b constraints.txt . \
     && rm /opt/app/bin/purigate-train /opt/app/bin/purigate-evaluate
 
 FROM tools AS training
 COPY pyproject.toml README.md LICENSE ./
 COPY models models
 COPY trainer trainer
-RUN /opt/uv/bin/uv pip install -q --no-deps --target /opt/app -c constraints.txt -b constraints.txt . \
+RUN /opt/uv/bin/uv pip install -q --no-deps --python /opt/purigate/bin/python --target /opt/app -c constraints.txt -b constraints.txt . \
     && rm /opt/app/bin/purigate /opt/app/bin/purigate-evaluate
 
 # What both images share. NVIDIA's runtime reads which of the driver's libraries it has to bring.
