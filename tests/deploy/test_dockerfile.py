@@ -89,6 +89,14 @@ def test_neither_trainer_nor_evaluation_is_in_the_gateway(stages: dict[str, Stag
     assert not re.search(r"\b(trainer|evaluation|training|tests|benchmarks)\b", copied)
 
 
+@pytest.mark.parametrize("stage", ["service", "training"])
+def test_commands_begin_with_the_interpreter_that_has_the_dependencies(stages: dict[str, Stage], stage: str) -> None:
+    filled = re.search(r"--python (\S+)/bin/python", stages["dependencies"].last("RUN"))
+    assert filled
+    assert f"--python {filled.group(1)}/bin/python" in stages[stage].last("RUN")
+    assert f"--from=dependencies {filled.group(1)} {filled.group(1)}" in " ".join(stages["runtime"].all("COPY"))
+
+
 def test_the_base_can_be_chosen_and_is_slim(root: Path) -> None:
     assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+-slim-\w+$", (root / "Dockerfile").read_text(), re.MULTILINE)
 
