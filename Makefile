@@ -6,7 +6,7 @@ UV := $(BIN)/uv
 BENCH_ARGUMENTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench constraints clean
+.PHONY: help serve test check format bench secrets constraints clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ format: $(VENV)/.dev ## put the code in its standard form
 
 bench: $(VENV)/.dev ## load a real server and print throughput, latency and where the time goes
 	$(BIN)/python -m benchmarks.load $(BENCH_ARGUMENTS)
+
+secrets: ## write the secrets that docker-compose.yml mounts; those that are there are kept
+	sh deploy/secrets.sh secrets
 
 constraints: $(VENV)/.dev ## pin the newest versions that fit, without addresses
 	{ echo "# Exact versions of everything that 'make' installs; 'make constraints' writes it."; \

@@ -17,9 +17,11 @@ from service.http_middleware import RequestMiddleware
 from service.keyring import Keyring
 from service.loading import load_engine
 from service.metrics import Metrics
+from service.metrics_listener import listen
 from service.problems import install_problem_handlers
 from service.quotas import Quotas
 from service.routes import admin, classify, operations
+from service.routes import metrics as metrics_route
 from service.settings import Settings
 
 DESCRIPTION = "A defended image classifier: every image passes once through a random patch-wise purification."
@@ -48,8 +50,8 @@ def create_app(
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
         service.engine.DeviceMissingError: the device does not exist.
-        OSError: the audit log cannot be opened.
-        service.randomness.SecretError: the secret of sticky draws cannot be read.
+        OSError: the audit log or the port of the metrics cannot be opened.
+        service.secret_file.SecretError: a secret cannot be read.
     """
     metrics = metrics or Metrics()
     load = load or partial(load_engine, settings, metrics)
@@ -59,6 +61,8 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[State]:
         keys = Keyring(settings.keys_file, metrics) if settings.keys_file else None
         async with AsyncExitStack() as stack:
+            if settings.metrics_port is not None:
+                stack.enter_context(listen(metrics, settings.host, settings.metrics_port))
             first = engine or load()
             metrics.build.info({"version": version("purigate"), "device": first.device, "precision": first.precision})
             gateway = Gateway(settings, first, load, metrics, on_dead)
@@ -91,6 +95,8 @@ def create_app(
     )
     app.include_router(classify.router)
     app.include_router(operations.router)
+    if settings.metrics_port is None:
+        app.include_router(metrics_route.router)
     app.include_router(admin.router)
     app.add_middleware(RequestMiddleware, metrics=metrics)
     install_problem_handlers(app)

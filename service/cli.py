@@ -16,8 +16,8 @@ from service.engine import DeviceMissingError
 from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs
-from service.randomness import SecretError
 from service.schemas import Output
+from service.secret_file import SecretError
 from service.server import ExposedError, run
 from service.settings import Settings
 

@@ -15,7 +15,7 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
     Raises:
         models.bundle.BundleError: the bundle cannot be served.
         DeviceMissingError: the device does not exist.
-        service.randomness.SecretError: the secret of sticky draws cannot be read.
+        service.secret_file.SecretError: a secret cannot be read.
     """
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)

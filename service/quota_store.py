@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from limits import RateLimitItem
 from limits.aio.storage import MemoryStorage, RedisStorage
@@ -9,8 +11,11 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
+from redis.exceptions import AuthenticationError
 
 from service.allowance import Allowance, Usage
+from service.secret_file import SecretError, read_secret
 
 PREFIX = "purigate"
 CONNECTIONS = 16
@@ -70,13 +75,50 @@ def local_store() -> QuotaStore:
     return QuotaStore(MemoryStorage())
 
 
-def redis_store(url: str, timeout_seconds: float) -> QuotaStore:
+class PasswordFile(CredentialProvider):
+    """The password of Redis, read from its file at each connection: a new one needs no restart.
+
+    Args:
+        path: of the file.
+        user: whose password it is; without one, that of Redis' default user.
+
+    Raises:
+        SecretError: the file cannot be read now.
+    """
+
+    def __init__(self, path: Path, user: str | None = None) -> None:
+        self._path = path
+        self._user = user
+        read_secret(path)
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """What a connection authenticates with.
+
+        Raises:
+            redis.exceptions.AuthenticationError: the file cannot be read any more.
+        """
+        try:
+            password = read_secret(self._path).decode()
+        except SecretError as error:
+            raise AuthenticationError(str(error)) from error
+        return (self._user, password) if self._user else (password,)
+
+
+def redis_store(url: str, timeout_seconds: float, password_file: Path | None = None) -> QuotaStore:
     """A store that all replicas of one Redis share; connects when it is first used.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`.
         timeout_seconds: of connecting and of each command; nothing is tried twice.
+        password_file: holds the password, if `url` does not.
+
+    Raises:
+        SecretError: the password cannot be read.
     """
+    credentials = None
+    if password_file:
+        url, user = _without_user(url)
+        credentials = PasswordFile(password_file, user)
     pool = BlockingConnectionPool.from_url(
         url,
         max_connections=CONNECTIONS,
@@ -84,7 +126,15 @@ def redis_store(url: str, timeout_seconds: float) -> QuotaStore:
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
+        credential_provider=credentials,
     )
     scheme = "redis+unix" if url.startswith("unix:") else "redis"
     storage = RedisStorage(f"async+{scheme}://", implementation="redispy", key_prefix=PREFIX, connection_pool=pool)  # type: ignore[arg-type]
     return QuotaStore(storage, pool)
+
+
+def _without_user(url: str) -> tuple[str, str | None]:
+    """The library takes a user from a URL or from a provider of credentials, not from both."""
+    parts = urlsplit(url)
+    user = unquote(parts.username) if parts.username else None
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), user

@@ -70,10 +70,14 @@ class Quotas:
 
     @classmethod
     def of(cls, settings: Settings, metrics: Metrics) -> "Quotas":
-        """Those that the settings ask for."""
+        """Those that the settings ask for.
+
+        Raises:
+            service.secret_file.SecretError: the password of the shared store cannot be read.
+        """
         seconds = settings.redis_timeout_ms / 1000
         url = settings.redis_url
-        shared = redis_store(url.get_secret_value(), seconds) if url else None
+        shared = redis_store(url.get_secret_value(), seconds, settings.redis_password_file) if url else None
         return cls(local_store(), shared, settings.quota_fallback, seconds, metrics)
 
     @asynccontextmanager

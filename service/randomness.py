@@ -4,19 +4,15 @@ import hashlib
 import hmac
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from models.preprocessing import Pixels
+from service.secret_file import read_secret
 from service.settings import MIN_SECRET_LENGTH, Settings
 
 PURPOSE = b"purigate sticky draw 1"
 SIDE_BYTES = 4
 TURN_BYTES = 4
-
-
-class SecretError(Exception):
-    """The secret of sticky draws cannot be read; the message says why."""
 
 
 class Randomness(Protocol):
@@ -58,21 +54,11 @@ def choose_randomness(settings: Settings) -> Randomness:
     """What the settings ask for.
 
     Raises:
-        SecretError: the file of the secret cannot be read, or holds too little.
+        service.secret_file.SecretError: the file of the secret cannot be read, or holds too little.
     """
     if settings.randomness == "fresh":
         return fresh
     if settings.sticky_secret:
         return Sticky(settings.sticky_secret.get_secret_value().encode())
     assert settings.sticky_secret_file
-    return Sticky(_read_secret(settings.sticky_secret_file))
-
-
-def _read_secret(path: Path) -> bytes:
-    try:
-        secret = path.read_bytes().strip()
-    except OSError as error:
-        raise SecretError(f"{path}: {error.strerror}") from error
-    if len(secret) < MIN_SECRET_LENGTH:
-        raise SecretError(f"{path}: {len(secret)} bytes are too few for a secret; it needs {MIN_SECRET_LENGTH}")
-    return secret
+    return Sticky(read_secret(settings.sticky_secret_file, MIN_SECRET_LENGTH))

@@ -21,6 +21,7 @@ from service.keys import KeysFile
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.protocol import ConnectionLimits, GuardedProtocol
+from service.secret_file import read_secret
 from service.settings import Settings
 
 log = structlog.get_logger()
@@ -85,11 +86,13 @@ def run(settings: Settings) -> int:
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
         service.engine.DeviceMissingError: the device does not exist.
-        service.randomness.SecretError: the secret of sticky draws cannot be read.
+        service.secret_file.SecretError: a secret cannot be read.
     """
     require_safe_address(settings)
     if settings.keys_file:
         KeysFile.read(settings.keys_file)
+    if settings.redis_password_file:
+        read_secret(settings.redis_password_file)
     metrics = Metrics()
     engine = load_engine(settings, metrics)
     log.info("bundle_read", bundle=engine.manifest.name, version=engine.manifest.version, device=engine.device)

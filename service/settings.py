@@ -4,6 +4,7 @@ import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -48,9 +49,15 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of the metrics alone; without one `/metrics` is on the port of all."
+    )
     keys_file: Path | None = Field(None, description="File of API keys; without one nobody is asked for a key.")
     redis_url: SecretStr | None = Field(
         None, description="Redis that counts quotas for all replicas; without one each process counts for itself."
+    )
+    redis_password_file: Path | None = Field(
+        None, description="File that holds the password of Redis; read at each connection, so that it can change."
     )
     redis_timeout_ms: PositiveInt = Field(250, description="Redis that answers later than this counts as gone.")
     quota_fallback: QuotaFallback = Field(
@@ -117,6 +124,21 @@ class Settings(BaseSettings):
     def _largest_body_fits_the_memory(self) -> Self:
         if self.max_body_bytes > self.max_waiting_bytes:
             raise ValueError("max_body_bytes is above max_waiting_bytes: such a body could never be read")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_have_their_own_port(self) -> Self:
+        if self.metrics_port and self.metrics_port == self.port:
+            raise ValueError("metrics_port is port: leave it out to have the metrics there")
+        return self
+
+    @model_validator(mode="after")
+    def _redis_has_one_password(self) -> Self:
+        if self.redis_password_file:
+            if self.redis_url is None:
+                raise ValueError("redis_password_file is the password of no Redis: redis_url is missing")
+            if urlsplit(self.redis_url.get_secret_value()).password:
+                raise ValueError("redis_url has a password, and so has redis_password_file: leave one of them out")
         return self
 
     @model_validator(mode="after")

@@ -1,10 +1,10 @@
-"""The routes for operators and their tools: probes, metrics, and what is served."""
+"""The routes for operators and their tools: probes, and what is served."""
 
 from importlib.metadata import version
 
 from fastapi import APIRouter, Response, status
 
-from service.dependencies import GatewayDependency, MetricsDependency, SettingsDependency
+from service.dependencies import GatewayDependency, SettingsDependency
 from service.images import SERVED_TYPES
 from service.schemas import BundleName, Information, InputSize, Liveness, Readiness
 
@@ -28,12 +28,6 @@ async def readyz(gateway: GatewayDependency, response: Response) -> Readiness:
     if state != "ready":
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     return Readiness(status=state)
-
-
-@router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)
-async def metrics(metrics: MetricsDependency) -> Response:
-    """All metrics in Prometheus' text format."""
-    return Response(metrics.render(), media_type=metrics.content_type)
 
 
 @router.get("/info", summary="What is served")

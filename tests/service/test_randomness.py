@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.preprocessing import Pixels
-from service.randomness import SecretError, Sticky, choose_randomness, fresh
+from service.randomness import Sticky, choose_randomness, fresh
+from service.secret_file import SecretError
 from service.settings import Settings
 
 SECRET = b"a secret that all replicas share"

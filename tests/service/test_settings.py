@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from service.settings import Settings, embedded_bundle
 
@@ -118,3 +118,23 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_the_metrics_cannot_have_the_port_of_all() -> None:
+    with pytest.raises(ValidationError, match="metrics_port"):
+        Settings(port=8000, metrics_port=8000)
+
+
+def test_both_ports_may_be_free_ones() -> None:
+    assert Settings(port=0, metrics_port=0).metrics_port == 0
+
+
+def test_a_password_without_a_redis_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="redis_url is missing"):
+        Settings(redis_password_file=tmp_path / "password")
+
+
+def test_two_passwords_of_one_redis_are_an_error_that_does_not_tell_them(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="redis_password_file") as error:
+        Settings(redis_url=SecretStr("redis://:hunter2@redis"), redis_password_file=tmp_path / "password")
+    assert "hunter2" not in str(error.value)

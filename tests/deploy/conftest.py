@@ -1,0 +1,41 @@
+"""What is deployed: the files of this repository, read as the tools that apply them read them."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The root of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., dict[str, Any]]:
+    """What docker-compose makes of some files, in an environment with nothing of ours but what is given."""
+    program = shutil.which("docker-compose")
+    if program is None:
+        pytest.skip("docker-compose is not installed")
+
+    def config(*files: str, **environment: str) -> dict[str, Any]:
+        flags = [word for file in files for word in ("--file", str(ROOT / file))]
+        command = [program, "--project-name", "purigate", "--project-directory", str(ROOT), *flags, "config"]
+        clean = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment}
+        done = subprocess.run(command, capture_output=True, text=True, env=clean, check=False)
+        assert done.returncode == 0, done.stderr
+        result: dict[str, Any] = yaml.safe_load(done.stdout)
+        for service in result["services"].values():  # what is extended is printed in another order
+            service["volumes"] = sorted(service.get("volumes", []))
+            service["networks"] = {name: one or {} for name, one in service.get("networks", {}).items()}
+        return result
+
+    return config

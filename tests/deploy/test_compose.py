@@ -1,0 +1,220 @@
+"""The compose files, as docker-compose resolves them."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.settings import ENVIRONMENT_PREFIX, Settings
+
+Compose = Callable[..., dict[str, Any]]
+GPU = ("docker-compose.yml",)
+CPU = ("docker-compose.cpu.yml",)
+REPLICAS = ("docker-compose.yml", "docker-compose.replicas.yml")
+COMBINATIONS = [GPU, CPU, REPLICAS]
+GATEWAYS = ("gateway", "gateway-2")
+WITHOUT_HEALTH_CHECK = {"keys", "dcgm-exporter", *GATEWAYS}
+"""A command, an image without a shell, and the image that has a check of its own."""
+LOOPBACK = "127.0.0.1:"
+UNIT_SECONDS = {"s": 1, "m": 60}
+
+
+@pytest.fixture(params=COMBINATIONS, ids="+".join)
+def project(request: pytest.FixtureRequest, compose: Compose) -> dict[str, Any]:
+    """Each documented combination of files."""
+    return compose(*request.param)
+
+
+def services(project: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = project["services"]
+    return found
+
+
+def seconds(duration: str) -> int:
+    return sum(int(number) * UNIT_SECONDS[unit] for number, unit in re.findall(r"(\d+)([sm])", duration))
+
+
+def devices(service: dict[str, Any]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = (
+        service.get("deploy", {}).get("resources", {}).get("reservations", {}).get("devices", [])
+    )
+    return found
+
+
+def test_every_service_runs_with_as_few_rights_as_it_can(project: dict[str, Any]) -> None:
+    for name, service in services(project).items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert not {"privileged", "cap_add", "pid", "ipc"} & set(service), name
+        assert service.get("network_mode", "none") == "none", name
+
+
+def test_no_service_runs_as_root_but_the_one_that_talks_to_the_driver(project: dict[str, Any]) -> None:
+    root = {name for name, one in services(project).items() if one.get("user", "0").startswith("0")}
+    assert root - {"dcgm-exporter"} <= {"keys", *GATEWAYS}, "their image has its own user: see test_dockerfile.py"
+
+
+def test_nothing_is_published_beyond_this_host(project: dict[str, Any]) -> None:
+    ports = {name: one["ports"] for name, one in services(project).items() if one.get("ports")}
+    assert set(ports) <= {"gateway", "entry", "grafana"}
+    assert all(port.startswith(LOOPBACK) for published in ports.values() for port in published)
+
+
+def test_only_the_gateway_and_its_entry_can_be_published_beyond_it(compose: Compose) -> None:
+    project = compose(*REPLICAS, GATEWAY_PUBLISH="0.0.0.0:80", ENTRY_PUBLISH="0.0.0.0:81", GRAFANA_PORT="82")
+    ports = {name: one["ports"] for name, one in services(project).items() if one.get("ports")}
+    assert ports == {
+        "gateway": ["0.0.0.0:80:8000/tcp"],
+        "entry": ["0.0.0.0:81:8080/tcp"],
+        "grafana": ["127.0.0.1:82:3000/tcp"],
+    }
+
+
+def test_the_port_of_the_metrics_is_published_by_nothing(project: dict[str, Any]) -> None:
+    assert ":9100" not in str([one.get("ports") for one in services(project).values()])
+
+
+def test_what_stands_behind_the_gateway_cannot_reach_out(project: dict[str, Any]) -> None:
+    open_networks = {name for name, network in project["networks"].items() if not network.get("internal")}
+    outside = {name for name, one in services(project).items() if open_networks & set(one.get("networks", {}))}
+    assert outside <= {"gateway", "entry", "grafana"}
+
+
+def test_the_entry_sees_gateways_alone(compose: Compose) -> None:
+    found = services(compose(*REPLICAS))
+    networks = set(found["entry"]["networks"])
+    assert {name for name, one in found.items() if networks & set(one.get("networks", {}))} == {"entry", *GATEWAYS}
+
+
+@pytest.mark.parametrize("network", ["serving", "monitoring"])
+def test_all_replicas_are_found_by_one_name(compose: Compose, network: str) -> None:
+    found = services(compose(*REPLICAS))
+    named = {
+        name
+        for name, one in found.items()
+        if network in one.get("networks", {}) and "gateway" in {name, *(one["networks"][network].get("aliases", []))}
+    }
+    assert named == set(GATEWAYS)
+
+
+def test_replicas_share_redis_and_the_sticky_secret(compose: Compose) -> None:
+    one, other = (services(compose(*REPLICAS))[name] for name in GATEWAYS)
+    assert one["environment"] == other["environment"]
+    assert one["secrets"] == other["secrets"]
+    assert one["volumes"] == other["volumes"]
+
+
+def test_each_replica_has_a_gpu_of_its_own(compose: Compose) -> None:
+    found = services(compose(*REPLICAS))
+    assert [devices(found[name])[0]["device_ids"] for name in GATEWAYS] == [["0"], ["1"]]
+
+
+def test_without_a_gpu_none_is_asked_for(compose: Compose) -> None:
+    found = services(compose(*CPU))
+    assert all(not devices(one) for one in found.values())
+    assert found["gateway"]["environment"]["PURIGATE_DEVICE"] == "cpu"
+
+
+def test_without_a_gpu_all_else_is_the_same(compose: Compose) -> None:
+    gpu, cpu = compose(*GPU), compose(*CPU)
+    for project in (gpu, cpu):
+        project["services"].pop("dcgm-exporter", None)
+        project["services"]["gateway"].pop("deploy", None)
+        project["services"]["gateway"]["environment"].pop("PURIGATE_DEVICE")
+    assert cpu == gpu
+
+
+def test_a_gateway_has_longer_to_stop_than_it_needs_to_drain(project: dict[str, Any]) -> None:
+    drain = Settings.model_fields["drain_timeout_ms"].default / 1000
+    for name in set(GATEWAYS) & set(services(project)):
+        assert seconds(services(project)[name]["stop_grace_period"]) >= drain + 10
+    if entry := services(project).get("entry"):
+        assert seconds(entry["stop_grace_period"]) >= drain + 10
+
+
+def test_every_service_that_stays_is_watched_and_started_again(project: dict[str, Any]) -> None:
+    for name, service in services(project).items():
+        assert service["restart"] == ("no" if name == "keys" else "unless-stopped"), name
+        assert ("healthcheck" in service) == (name not in WITHOUT_HEALTH_CHECK), name
+
+
+def test_every_log_is_bounded(project: dict[str, Any]) -> None:
+    for name, service in services(project).items():
+        assert {"max-size", "max-file"} <= set(service["logging"]["options"]), name
+
+
+def test_every_image_of_others_has_an_exact_version(project: dict[str, Any]) -> None:
+    for name, service in services(project).items():
+        image, _, tag = service["image"].rpartition(":")
+        assert image, name
+        assert re.search(r"\d+\.\d+\.\d+", tag), name
+
+
+def test_no_secret_is_told_by_an_environment_or_an_argument(project: dict[str, Any]) -> None:
+    for name, service in services(project).items():
+        told = {key: value for key, value in service.get("environment", {}).items() if value is not None}
+        secret = {key for key in told if re.search(r"PASSWORD|SECRET|TOKEN", key)}
+        assert all(told[key].startswith("/run/secrets/") for key in secret), name
+        assert "@" not in told.get("PURIGATE_REDIS_URL", ""), name
+
+
+def test_every_secret_is_a_file_that_make_secrets_writes(project: dict[str, Any], root: Path) -> None:
+    written = set(re.findall(r"[a-z]+_[a-z_]+", (root / "deploy" / "secrets.sh").read_text()))
+    for name, secret in project["secrets"].items():
+        assert Path(secret["file"]) == root / "secrets" / name
+        assert name in written
+
+
+def test_grafana_has_no_default_password_and_lets_nobody_in_without_one(project: dict[str, Any]) -> None:
+    environment = services(project)["grafana"]["environment"]
+    assert environment["GF_SECURITY_ADMIN_PASSWORD__FILE"] == "/run/secrets/grafana_admin_password"
+    assert environment["GF_SECURITY_SECRET_KEY__FILE"] == "/run/secrets/grafana_secret_key"
+    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == environment["GF_USERS_ALLOW_SIGN_UP"] == "false"
+
+
+def test_everything_that_is_mounted_exists(project: dict[str, Any]) -> None:
+    sources = {volume.split(":")[0] for one in services(project).values() for volume in one.get("volumes", [])}
+    paths = {Path(source) for source in sources if source.startswith("/")}
+    assert {path for path in paths if not path.exists()} == set()
+
+
+def test_named_volumes_are_declared(project: dict[str, Any]) -> None:
+    sources = {volume.split(":")[0] for one in services(project).values() for volume in one.get("volumes", [])}
+    assert {source for source in sources if not source.startswith("/")} == set(project["volumes"])
+
+
+def test_keys_are_written_by_the_tool_and_only_read_by_the_gateway(project: dict[str, Any]) -> None:
+    assert services(project)["keys"]["volumes"] == ["keys:/var/lib/purigate:rw"]
+    assert "keys:/var/lib/purigate:ro" in services(project)["gateway"]["volumes"]
+
+
+def test_a_gateway_takes_every_setting_that_a_deployment_may_change(root: Path) -> None:
+    """Those of the container itself are fixed, by the image or in the file."""
+    fixed = {"host", "port", "metrics_port", "device", "insecure", "output", "sticky_secret"}
+    audit = {"audit_file", "audit_max_bytes", "audit_backups"}
+    text = (root / "deploy" / "compose" / "gateway.yml").read_text()
+    declared = set(yaml.safe_load(text)["services"]["gateway"]["environment"])
+    expected = {ENVIRONMENT_PREFIX + name.upper() for name in set(Settings.model_fields) - fixed - audit}
+    assert declared == expected
+
+
+def test_a_setting_of_the_environment_reaches_the_gateway(compose: Compose) -> None:
+    environment = services(compose(*CPU, PURIGATE_MAX_BATCH="7"))["gateway"]["environment"]
+    assert environment["PURIGATE_MAX_BATCH"] == "7"
+
+
+def test_the_example_of_an_environment_names_what_the_files_read_with_their_defaults(root: Path) -> None:
+    example = dict(re.findall(r"^# ([A-Z][A-Z0-9_]+)=(.*)$", (root / ".env.example").read_text(), re.MULTILINE))
+    files = [*root.glob("docker-compose*.yml"), root / "deploy" / "compose" / "gateway.yml"]
+    text = "\n".join(file.read_text() for file in files)
+    read = dict(re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", text))
+    passed = set(re.findall(r"^ +(PURIGATE_\w+):$", text, re.MULTILINE))
+    assert set(example) == set(read) | passed
+    assert {name: example[name] for name in read} == read
+    for name in passed - {"PURIGATE_BUNDLE", "PURIGATE_DECODE_THREADS"}:
+        field = Settings.model_fields[name.removeprefix(ENVIRONMENT_PREFIX).lower()]
+        assert example[name] == str(field.default).lower(), name

@@ -1,0 +1,173 @@
+"""The Dockerfile, as far as it can be judged without building it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from service.settings import ENVIRONMENT_PREFIX, Settings
+
+INSTRUCTION = re.compile(r"^([A-Z]+)\s+(.*)$")
+BUILD_TOOLS = re.compile(r"\b(gcc|g\+\+|build-essential|make|cmake|apt-get|apt)\b")
+
+
+@dataclass
+class Stage:
+    """One stage: its base, and its instructions in order."""
+
+    base: str
+    instructions: list[tuple[str, str]] = field(default_factory=list)
+
+    def all(self, name: str) -> list[str]:
+        return [value for instruction, value in self.instructions if instruction == name]
+
+    def last(self, name: str) -> str:
+        return self.all(name)[-1]
+
+
+@pytest.fixture(scope="module")
+def stages(root: Path) -> dict[str, Stage]:
+    text = re.sub(r"\\\n\s*", " ", (root / "Dockerfile").read_text())
+    found: dict[str, Stage] = {}
+    current: Stage | None = None
+    for line in text.splitlines():
+        if match := INSTRUCTION.match(line.strip()):
+            name, value = match.groups()
+            if name == "FROM":
+                base, _, stage = value.partition(" AS ")
+                current = found[stage] = Stage(base)
+            elif current:
+                current.instructions.append((name, value))
+    return found
+
+
+def way(stages: dict[str, Stage], name: str) -> list[Stage]:
+    """A stage and what it is built on, as far as it is ours: all that ends up in the image."""
+    stage = stages[name]
+    return [stage, *(way(stages, stage.base) if stage.base in stages else [])]
+
+
+def test_the_linter_has_nothing_to_say(root: Path) -> None:
+    program = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    assert program
+    done = subprocess.run([program, "Dockerfile"], cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_default_target_is_the_gateway(stages: dict[str, Stage]) -> None:
+    assert list(stages)[-1] == "gateway"
+
+
+@pytest.mark.parametrize("target", ["gateway", "trainer"])
+def test_it_runs_as_a_user_by_number_who_is_not_root(stages: dict[str, Stage], target: str) -> None:
+    assert stages[target].last("USER") == "10001:10001"
+    after = [name for name, _ in stages[target].instructions]
+    assert "RUN" not in after[after.index("USER") :]
+
+
+@pytest.mark.parametrize("target", ["gateway", "trainer"])
+def test_nothing_that_builds_is_in_it(stages: dict[str, Stage], target: str) -> None:
+    built_on = way(stages, target)
+    assert built_on[-1].base == "${PYTHON_IMAGE}"
+    assert "tools" not in [stage.base for stage in built_on]
+    for stage in built_on:
+        assert not [run for run in stage.all("RUN") if BUILD_TOOLS.search(run)]
+        assert not [copy for copy in stage.all("COPY") if "from=tools" in copy]
+
+
+def test_neither_trainer_nor_evaluation_is_in_the_gateway(stages: dict[str, Stage]) -> None:
+    copied = " ".join(copy for stage in (*way(stages, "gateway"), stages["service"]) for copy in stage.all("COPY"))
+    assert "service" in copied
+    assert not re.search(r"\b(trainer|evaluation|training|tests|benchmarks)\b", copied)
+
+
+@pytest.mark.parametrize("stage", ["service", "training"])
+def test_commands_begin_with_the_interpreter_that_has_the_dependencies(stages: dict[str, Stage], stage: str) -> None:
+    filled = re.search(r"--python (\S+)/bin/python", stages["dependencies"].last("RUN"))
+    assert filled
+    assert f"--python {filled.group(1)}/bin/python" in stages[stage].last("RUN")
+    assert f"--from=dependencies {filled.group(1)} {filled.group(1)}" in " ".join(stages["runtime"].all("COPY"))
+
+
+def test_the_base_can_be_chosen_and_is_slim(root: Path) -> None:
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+-slim-\w+$", (root / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_a_signal_reaches_the_process(stages: dict[str, Stage]) -> None:
+    assert json.loads(stages["gateway"].last("ENTRYPOINT")) == ["purigate"]
+    assert json.loads(stages["gateway"].last("CMD")) == ["serve"]
+    assert stages["gateway"].last("STOPSIGNAL") == "SIGTERM"
+
+
+def test_its_environment_is_one_of_settings(stages: dict[str, Stage]) -> None:
+    environment = dict(re.findall(rf"{ENVIRONMENT_PREFIX}(\w+)=(\S+)", stages["gateway"].last("ENV")))
+    settings = Settings(**{name.lower(): value for name, value in environment.items()})
+    assert (settings.host, settings.port, settings.metrics_port) == ("0.0.0.0", 8000, 9100)
+    assert not settings.insecure
+
+
+class Ready(BaseHTTPRequestHandler):
+    """Answers /readyz with the status of its server."""
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.status if self.path == "/readyz" else 404)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+
+@pytest.fixture
+def gateway() -> Iterator[HTTPServer]:
+    server = HTTPServer(("127.0.0.1", 0), Ready)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def health(stages: dict[str, Stage], port: int) -> int:
+    command = json.loads(stages["gateway"].last("HEALTHCHECK").partition("CMD ")[2])
+    assert command[0] == "python"
+    environment = {"PURIGATE_PORT": str(port), "http_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run([sys.executable, *command[1:]], env=environment, capture_output=True, check=False)
+    return done.returncode
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (503, False)])
+def test_the_health_check_asks_whether_it_is_ready(
+    stages: dict[str, Stage], gateway: HTTPServer, status: int, healthy: bool
+) -> None:
+    gateway.status = status  # type: ignore[attr-defined]
+    assert (health(stages, gateway.server_port) == 0) == healthy
+
+
+def test_a_gateway_that_is_not_there_is_not_healthy(stages: dict[str, Stage], gateway: HTTPServer) -> None:
+    port = gateway.server_port
+    gateway.server_close()
+    assert health(stages, port) != 0
+
+
+def test_only_what_it_copies_can_come_into_the_build(stages: dict[str, Stage], root: Path) -> None:
+    lines = (root / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied = {
+        source
+        for stage in stages.values()
+        for copy in stage.all("COPY")
+        if "--from" not in copy
+        for source in copy.split()[:-1]
+    }
+    assert allowed == copied
