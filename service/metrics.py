@@ -47,7 +47,7 @@ class Metrics:
         self.prediction_changed = self._counter(
             "prediction_changed", "In shadow mode: queries whose label the defense would have changed."
         )
-        self.key_queries = self._counter("key_queries", "Images that the holder of a key asked about.", "key", "outcome")
+        self.key_queries = self._counter("key_queries", "Images that the holder of a key asked for.", "key", "outcome")
         self.quota_store_degraded = self._gauge("quota_store_degraded", "1 while the shared store of quotas is away.")
         self.audit_lines_lost = self._counter("audit_lines_lost", "Lines of the audit log that were not written.")
         self.reloads = self._counter("reloads", "Keys and bundles that were loaded anew.", "what", "outcome")
