@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     reports = ["--csv", str(REPORTS / "run"), "--html", str(REPORTS / "report.html")]
     locust = str(Path(sys.executable).with_name("locust"))
     with running_server() as server:
-        command = [locust, "--headless", "--host", server.url, *reports, *chosen]
+        command = [locust, "--headless", "--only-summary", "--host", server.url, *reports, *chosen]
         return subprocess.run(command, check=False).returncode  # noqa: S603 - our own command
 
 

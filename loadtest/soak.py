@@ -18,8 +18,7 @@ log = logging.getLogger(__name__)
 
 @events.init_command_line_parser.add_listener
 def _add_options(parser: LocustArgumentParser) -> None:
-    group = parser.add_argument_group("Soak")
-    group.add_argument(
+    parser.add_argument(
         "--minute-seconds", type=float, default=60, help="Length of a part that is judged by itself. Default 60"
     )
 

@@ -18,12 +18,11 @@ log = logging.getLogger(__name__)
 
 @events.init_command_line_parser.add_listener
 def _add_options(parser: LocustArgumentParser) -> None:
-    group = parser.add_argument_group("Step")
-    group.add_argument("--first-users", type=int, default=20, help="Users of the first step. Default 20")
-    group.add_argument("--more-users", type=int, default=20, help="Users that each step adds. Default 20")
-    group.add_argument("--most-users", type=int, default=2000, help="Users of the last step. Default 2000")
-    group.add_argument("--step-seconds", type=float, default=20, help="Length of a step. Default 20")
-    group.add_argument(
+    parser.add_argument("--first-users", type=int, default=20, help="Users of the first step. Default 20")
+    parser.add_argument("--more-users", type=int, default=20, help="Users that each step adds. Default 20")
+    parser.add_argument("--most-users", type=int, default=2000, help="Users of the last step. Default 2000")
+    parser.add_argument("--step-seconds", type=float, default=20, help="Length of a step. Default 20")
+    parser.add_argument(
         "--min-capacity",
         type=float,
         default=0,

@@ -30,6 +30,8 @@ class Tally:
         milliseconds: Counter[int] = Counter()
         failures = refused = 0
         for entry in stats.entries.values():
+            if entry.method != "POST":  # whatever is got, it is no query
+                continue
             if entry.name.endswith(REFUSED):
                 refused += entry.num_requests
             else:

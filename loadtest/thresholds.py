@@ -50,15 +50,14 @@ class Thresholds:
 
 @events.init_command_line_parser.add_listener
 def _add_options(parser: LocustArgumentParser) -> None:
-    group = parser.add_argument_group("Thresholds")
-    group.add_argument(
+    parser.add_argument(
         "--max-p99-ms",
         type=float,
         default=2000,
         env_var="PURIGATE_LOADTEST_MAX_P99_MS",
         help="Exit with 1 if the slowest 1 %% take longer. Default 2000",
     )
-    group.add_argument(
+    parser.add_argument(
         "--max-error-rate",
         type=float,
         default=0.01,
