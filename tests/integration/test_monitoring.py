@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 
+from deploy.grafana.render import main as render
 from service.keys import KeysFile
 
 if TYPE_CHECKING:
@@ -210,6 +211,15 @@ def test_nothing_that_is_well_is_pending_or_fires(prometheus: Prometheus) -> Non
     states = {rule["name"]: rule["state"] for rule in prometheus.rules() if rule["type"] == "alerting"}
     del states["PurigateLatencyHigh"]  # as this machine has time
     assert set(states.values()) == {"inactive"}, states
+
+
+@needs_prometheus
+def test_the_graphs_of_a_dashboard_can_be_drawn(prometheus: Prometheus, tmp_path: Path) -> None:
+    prometheus.wait_for('sum by (stage) (rate(purigate_device_seconds_total{stage="purify"}[1m]))')
+    render(str(prometheus.client.base_url), tmp_path / "cost.svg", minutes=1)
+    drawn = (tmp_path / "cost.svg").read_text()
+    assert "Device time a query, by stage" in drawn
+    assert "purify" in drawn
 
 
 def test_what_cannot_be_shown_here_is_asked_by_some_panel() -> None:
