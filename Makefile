@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 BENCH_ARGUMENTS ?=
+LOADTEST_ARGUMENTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format bench secrets constraints clean
+.PHONY: help serve test check format bench loadtest secrets constraints clean
 
 help: ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +30,9 @@ format: $(VENV)/.dev ## put the code in its standard form
 
 bench: $(VENV)/.dev ## load a real server and print throughput, latency and where the time goes
 	$(BIN)/python -m benchmarks.load $(BENCH_ARGUMENTS)
+
+loadtest: $(VENV)/.dev ## start a gateway, load it for half a minute, and fail if it was too slow
+	$(BIN)/python -m loadtest $(LOADTEST_ARGUMENTS)
 
 secrets: ## write the secrets that docker-compose.yml mounts; those that are there are kept
 	sh deploy/secrets.sh secrets

@@ -63,7 +63,7 @@ Suite = Callable[[int, tuple[str, ...]], Iterator[Job]]
 
 def table(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa: ARG001
     """Table 2: every defense against five attacks and the null attack, at the budget; then at 200 queries."""
-    attacks = (NES(), SimBA(), Square(), Boundary(), HopSkipJump())
+    attacks: tuple[Attack, ...] = (NES(), SimBA(), Square(), Boundary(), HopSkipJump())
     for defense in TABLE_DEFENSES:
         for attack in (Null(), *attacks):
             yield Job(defense, attack, queries)

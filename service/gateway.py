@@ -93,6 +93,7 @@ class Gateway:
         self._drained_by: float | None = None
         metrics.queue_capacity.set(settings.queue_capacity)
         metrics.queue_depth.set_function(lambda: self._lane.depth)
+        metrics.pool_size.set_function(lambda: len(self.engine.purifiers))
         for outcome in {ANSWERED, FAILED, *OUTCOMES.values()}:
             metrics.queries.labels(outcome=outcome)
         self._describe()

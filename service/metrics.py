@@ -39,6 +39,7 @@ class Metrics:
         self.rejected = self._counter("rejected", "Requests refused.", "reason")
         self.cancelled = self._counter("cancelled", "Queries dropped because their client left.")
         self.purifier_selected = self._counter("purifier_selected", "Patches purified.", "purifier")
+        self.pool_size = self._gauge("pool_size", "Purifiers that queries go through now.")
         self.purifiers_removed = self._counter(
             "purifiers_removed", "Purifiers taken out of the pool because they gave no numbers.", "purifier"
         )
@@ -46,7 +47,7 @@ class Metrics:
         self.prediction_changed = self._counter(
             "prediction_changed", "In shadow mode: queries whose label the defense would have changed."
         )
-        self.key_queries = self._counter("key_queries", "Images counted against the quota of a key.", "key", "outcome")
+        self.key_queries = self._counter("key_queries", "Images that the holder of a key asked for.", "key", "outcome")
         self.quota_store_degraded = self._gauge("quota_store_degraded", "1 while the shared store of quotas is away.")
         self.audit_lines_lost = self._counter("audit_lines_lost", "Lines of the audit log that were not written.")
         self.reloads = self._counter("reloads", "Keys and bundles that were loaded anew.", "what", "outcome")

@@ -102,15 +102,15 @@ class Quotas:
         return spent.allowance.after(now - spent.since)
 
     async def take(self, key: Key, images: int) -> Allowance | None:
-        """Counts `images` against the quota of `key`; nothing if it has none.
+        """Counts `images` against the quota of `key`, and in the metrics; the answer is None if it has no quota.
 
         Raises:
             QuotaStoreError: the shared store is away and the fallback is `deny`.
         """
-        if not key.limits:
-            return None
-        allowance = self.refuse_if_spent(key) or await self._count(key, images)
-        outcome = "granted" if allowance.granted else "refused"
+        allowance = None
+        if key.limits:
+            allowance = self.refuse_if_spent(key) or await self._count(key, images)
+        outcome = "granted" if allowance is None or allowance.granted else "refused"
         self._metrics.key_queries.labels(key=key.id, outcome=outcome).inc(images)
         return allowance
 

@@ -28,6 +28,7 @@ PROMISED = {
     "purigate_rejected_total": {"reason"},
     "purigate_cancelled_total": set(),
     "purigate_purifier_selected_total": {"purifier"},
+    "purigate_pool_size": set(),
     "purigate_quota_store_degraded": set(),
     "purigate_ready": set(),
     "purigate_build_info": {"version", "device", "precision"},
@@ -110,6 +111,13 @@ def test_a_method_that_nobody_knows_becomes_no_label(service: "Service") -> None
 def test_the_queue_and_the_price_are_told_as_they_are_set(serve: "Serve", engine: "FakeEngine") -> None:
     service = serve(engine, queue_capacity=77, device_hour_price_dollars=1.5)
     assert (service.value("queue_capacity"), service.value("device_hour_price_dollars")) == (77, 1.5)
+
+
+def test_the_pool_is_as_large_as_the_engine_says_now(serve: "Serve", engine: "FakeEngine") -> None:
+    service = serve(engine)
+    assert service.value("pool_size") == 1
+    engine.purifiers = ("one", "another", "a-third")
+    assert service.value("pool_size") == 3
 
 
 def test_the_info_tells_what_is_served_and_within_which_limits(real_service: "Service") -> None:

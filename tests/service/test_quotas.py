@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -48,6 +49,11 @@ class Replica:
     async def let_through(self, key: Key, attempts: int) -> int:
         return sum(await asyncio.gather(*(self.granted(key) for _ in range(attempts))))
 
+    def counted(self, name: str) -> dict[str, float | None]:
+        """The images of a key, by what became of them."""
+        sample = partial(self.metrics.registry.get_sample_value, "purigate_key_queries_total")
+        return {outcome: sample({"key": name, "outcome": outcome}) for outcome in ("granted", "refused")}
+
     def degraded(self) -> bool:
         return self.metrics.registry.get_sample_value("purigate_quota_store_degraded") == 1
 
@@ -61,7 +67,7 @@ async def replica(
         yield one
 
 
-async def test_without_a_quota_nothing_is_counted() -> None:
+async def test_without_a_quota_nothing_is_refused() -> None:
     async with replica() as one:
         assert await one.quotas.take(key(None), 1000) is None
 
@@ -105,13 +111,13 @@ async def test_an_answer_tells_what_is_left_of_every_window(redis_server: "Redis
 async def test_what_is_taken_is_counted_by_the_name_of_its_key() -> None:
     async with replica() as one:
         await one.let_through(key("3/day"), 5)
-    values = {
-        outcome: one.metrics.registry.get_sample_value(
-            "purigate_key_queries_total", {"key": "alice", "outcome": outcome}
-        )
-        for outcome in ("granted", "refused")
-    }
-    assert values == {"granted": 3, "refused": 2}
+    assert one.counted("alice") == {"granted": 3, "refused": 2}
+
+
+async def test_what_a_key_without_a_quota_asks_is_counted_too() -> None:
+    async with replica() as one:
+        await one.granted(key(None), 5)
+    assert one.counted("alice") == {"granted": 5, "refused": None}
 
 
 async def test_a_quota_that_is_used_up_is_known_without_asking_until_there_is_more(

@@ -1,0 +1,88 @@
+"""deploy/prometheus: what promtool says of it, and that it speaks of what exists."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.metrics import Metrics
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
+ALERTS = {
+    "PurigateDown",
+    "PurigateNotReady",
+    "PurigateErrorRateHigh",
+    "PurigateLatencyHigh",
+    "PurigateQueueNearCapacity",
+    "PurigateQuotaStoreDegraded",
+    "PurigatePurifierMixSkewed",
+    "PurigateCostPerQueryHigh",
+}
+SUFFIXES = r"(?:_bucket|_sum|_count)$"
+
+
+def promtool(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    program = shutil.which("promtool")
+    if program is None:
+        pytest.skip("needs promtool: Debian's package prometheus")
+    return subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def rules(file: str) -> list[dict[str, Any]]:
+    groups = yaml.safe_load((FOLDER / "rules" / file).read_text())["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+def unit_tests(file: str) -> list[dict[str, Any]]:
+    named: list[dict[str, Any]] = yaml.safe_load((FOLDER / "tests" / file).read_text())["tests"]
+    return named
+
+
+def test_the_configuration_and_its_rules_are_valid() -> None:
+    found = promtool("check", "config", FOLDER / "prometheus.yml")
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("file", ["recording.yml", "alerts.yml"])
+def test_the_rules_say_what_they_should(file: str) -> None:
+    found = promtool("test", "rules", FOLDER / "tests" / file)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+def test_the_alerts_are_those_of_the_runbook() -> None:
+    assert {rule["alert"] for rule in rules("alerts.yml")} == ALERTS
+
+
+def test_every_alert_is_tested_firing_and_not_firing() -> None:
+    cases = [case for test in unit_tests("alerts.yml") for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in cases if case["exp_alerts"]} == ALERTS
+    assert {case["alertname"] for case in cases if not case["exp_alerts"]} == ALERTS
+
+
+@pytest.mark.parametrize("rule", rules("alerts.yml"), ids=lambda rule: rule["alert"])
+def test_an_alert_waits_and_tells_how_bad_it_is_and_where_to_read_on(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in {"critical", "warning"}
+    assert re.fullmatch(r"\d+m", rule["for"])
+    assert "$value" in rule["annotations"]["description"]
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["runbook_url"] == f"docs/operations.md#{rule['alert'].lower()}"
+
+
+def test_every_recorded_metric_is_tested_or_used_by_one_that_is() -> None:
+    recorded = {rule["record"] for rule in rules("recording.yml")}
+    told = " ".join(rule["expr"] for file in ("recording.yml", "alerts.yml") for rule in rules(file))
+    told += " ".join(case["expr"] for test in unit_tests("recording.yml") for case in test["promql_expr_test"])
+    assert {name for name in recorded if name not in told} == set()
+
+
+@pytest.mark.parametrize("file", ["recording.yml", "alerts.yml"])
+def test_every_metric_of_a_rule_exists(file: str) -> None:
+    kinds = {"counter": "_total", "info": "_info"}
+    declared = {family.name + kinds.get(family.type, "") for family in Metrics().registry.collect()}
+    plain = " ".join(re.sub(r"[\w:]+:[\w:]+", "", rule["expr"]) for rule in rules(file))
+    named = {re.sub(SUFFIXES, "", name) for name in re.findall(r"\bpurigate_\w+", plain)}
+    assert named <= declared
