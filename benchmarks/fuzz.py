@@ -3,8 +3,8 @@
     python -m benchmarks.fuzz --inputs 10000
 
 Half of the inputs come from the OpenAPI document (schemathesis: what it allows and what it forbids, all operations in
-turn), half are mutated images. They come in rounds, each with a seed of its own that repeats it; after each the memory of
-the server is read.
+turn), half are mutated images. They come in rounds, each with a seed of its own that repeats it; after each round the
+memory of the server is read.
 """
 
 import json

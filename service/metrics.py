@@ -39,6 +39,9 @@ class Metrics:
         self.rejected = self._counter("rejected", "Requests refused.", "reason")
         self.cancelled = self._counter("cancelled", "Queries dropped because their client left.")
         self.purifier_selected = self._counter("purifier_selected", "Patches purified.", "purifier")
+        self.purifier_failures = self._counter(
+            "purifier_failures", "Queries for which a purifier gave no numbers, and which drew again.", "purifier"
+        )
         self.purifiers_removed = self._counter(
             "purifiers_removed", "Purifiers taken out of the pool because they gave no numbers.", "purifier"
         )
