@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from service.errors import DeadlinePassedError
@@ -13,14 +13,16 @@ class Deadline:
 
     Args:
         seconds: until it has passed.
+        clock: seconds.
 
     Attributes:
-        begin, end: points on the clock of `time.monotonic`.
+        begin, end: points on the clock.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
-        self.begin = time.monotonic()
+        self._clock = clock
+        self.begin = clock()
         self.end = self.begin + seconds
 
     @asynccontextmanager
@@ -31,12 +33,12 @@ class Deadline:
             DeadlinePassedError: it was not finished in time.
         """
         try:
-            async with asyncio.timeout(self.end - time.monotonic()):
+            async with asyncio.timeout(self.end - self._clock()):
                 yield
         except TimeoutError as error:
             raise DeadlinePassedError(f"no answer within {self.seconds:g} s") from error
 
-    async def hold(self, quantum: float) -> None:
-        """Waits until a multiple of `quantum` seconds after the beginning, though not past the end."""
-        now = time.monotonic()
-        await asyncio.sleep(max(0.0, min((self.begin - now) % quantum, self.end - now)))
+    def hold_seconds(self, quantum: float) -> float:
+        """How long until a multiple of `quantum` seconds after the beginning, though not past the end."""
+        now = self._clock()
+        return max(0.0, min((self.begin - now) % quantum, self.end - now))

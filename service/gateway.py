@@ -244,7 +244,7 @@ class Gateway:
             log.error("scores_not_finite", queries=len(contents))
             raise DeviceFaultError("the networks gave no finite scores for this query", RETRY_AFTER_SECONDS)
         if self._quantum_seconds:
-            await deadline.hold(self._quantum_seconds)
+            await asyncio.sleep(deadline.hold_seconds(self._quantum_seconds))
         return answers
 
     async def _ask(self, contents: Sequence[bytes], deadline: float) -> Answers:

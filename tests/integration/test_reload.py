@@ -112,3 +112,15 @@ def test_sighup_reloads_a_real_bundle_and_a_damaged_one_leaves_it(
     process.stop(signal.SIGHUP)
     assert "pgd-rcan.safetensors" in process.wait_for_line("reload_refused")
     assert version() == "2"
+
+
+def test_sighup_before_the_port_is_open_reloads_once_it_can(
+    launch: "Launch", bundle_folder: Path, eventually: Callable[[Callable[[], bool]], None]
+) -> None:
+    process = launch(PURIGATE, "serve", "--port", "0", "--device", "cpu", "--bundle", bundle_folder)
+    eventually(lambda: process.ignores(signal.SIGHUP))
+    process.stop(signal.SIGHUP)
+    process.wait_for_line("bundle_read")
+    process.stop(signal.SIGHUP)
+    process.wait_for_line("bundle_reloaded")
+    assert not any("reload_refused" in line for line in process.stdout)
