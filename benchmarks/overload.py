@@ -5,12 +5,16 @@
 First as many clients as keep the device busy ask one after another: the peak. Then requests come at twice that rate,
 whether or not the earlier ones were answered, as from a crowd. The clients are a process of their own on bare
 connections, since they share the machine with the server.
+
+Where the device is the processor, refusals and clients take from it what the networks need. `--waiting-device` shows
+the goodput where it is not, as with a GPU.
 """
 
 import asyncio
 import json
 import os
 import platform
+import sys
 import time
 from collections import Counter
 from statistics import quantiles
@@ -21,7 +25,7 @@ import torch
 import typer
 
 from benchmarks.load import noise
-from benchmarks.server import running_server
+from benchmarks.server import PURIGATE_SERVE, running_server
 
 PERCENTILES = 100
 MEDIAN, HIGH = 49, 98
@@ -63,15 +67,21 @@ class Connections:
 
 
 def main(
+    *,
     seconds: Annotated[float, typer.Option(help="Length of each of the two parts.")] = 60,
     factor: Annotated[float, typer.Option(help="How many times the peak is offered.")] = 2,
     deadline: Annotated[int, typer.Option(help="As --request-deadline-ms.")] = 10_000,
+    waiting_device: Annotated[
+        bool,
+        typer.Option("--waiting-device", help="Serve with benchmarks.waiting_device: a device that is no processor."),
+    ] = False,
     queue_capacity: Annotated[int, typer.Option(help="As --queue-capacity; what fills in a part of the time.")] = 256,
 ) -> None:
     """Prints what came of both parts."""
     requests = [_request(content) for content, _ in noise()]
     flags = ("--request-deadline-ms", str(deadline), "--queue-capacity", str(queue_capacity))
-    with running_server(*flags) as server:
+    serve = (sys.executable, "-m", "benchmarks.waiting_device") if waiting_device else PURIGATE_SERVE
+    with running_server(*flags, serve=serve) as server:
         asyncio.run(_peak(server.url, requests, WARM_UP_SECONDS))
         peak = asyncio.run(_peak(server.url, requests, seconds))
         rate = factor * len(peak) / seconds
@@ -84,6 +94,7 @@ def main(
         "machine": platform.processor() or platform.machine(),
         "processors": len(os.sched_getaffinity(0)),
         "torch": torch.__version__,
+        "device": "waiting" if waiting_device else "auto",
         "peak_per_second": round(len(peak) / seconds, 1),
         "offered_per_second": round(len(taken) / seconds, 1),
         "goodput_over_peak": round(len(in_time) / len(peak), 3),
