@@ -142,6 +142,10 @@ def test_each_request_is_written_with_its_id_and_its_fate(life: Life) -> None:
     }
 
 
+def test_probes_are_not_written(life: Life) -> None:
+    assert {line["route"] for line in life.log if line["event"] == "request"} == {"/classify"}
+
+
 def test_a_request_is_written_with_the_name_of_its_key(life: Life) -> None:
     assert requests(life)["the-first"]["key"] == "alice"
 
