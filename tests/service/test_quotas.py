@@ -111,9 +111,10 @@ async def test_what_one_window_refuses_counts_in_none(redis_server: "RedisServer
 
 async def test_what_one_window_refuses_counts_in_none_however_many_ask_at_once(redis_server: "RedisServer") -> None:
     limited = key("500/hour; 20/day")
-    async with replica(redis_server.url) as one, replica(redis_server.url) as other:
-        passed = await asyncio.gather(*(each.let_through(limited, 100) for each in (one, other)))
-        assert sum(passed) == 20
+    seconds = PATIENCE_SECONDS  # a Redis that is merely slow must not be lost here
+    async with replica(redis_server.url, seconds=seconds) as one, replica(redis_server.url, seconds=seconds) as other:
+        passed = await asyncio.gather(*(each.let_through(limited, 50) for each in (one, other)))
+        assert (sum(passed), one.degraded(), other.degraded()) == (20, False, False)
     async with replica(redis_server.url) as another:
         assert await remaining(another, limited) == [480, 0]
 
