@@ -48,6 +48,7 @@ def test_a_reload_answers_with_the_bundle_that_serves_from_then_on(
     assert (answer.status_code, answer.json()["bundle"]) == (200, {"name": "toy", "version": "2"})
     assert service.post(png(1), headers=admin).json()["bundle"]["version"] == "2"
     assert service.value("bundle_info", version="2") == 1
+    assert service.value("reloads_total", what="keys", outcome="done") == 1, "the keys are read although none changed"
 
 
 def test_a_bad_bundle_is_422_and_says_why(
