@@ -3,18 +3,23 @@
     python -m benchmarks.fuzz --inputs 10000
 
 Half of the inputs come from the OpenAPI document (schemathesis: what it allows and what it forbids, all operations in
-turn), half are mutated images. What hypothesis draws is repeated by its seed.
+turn), half are mutated images. They come in rounds, each with a seed of its own that repeats it; after each round the
+memory of the server is read.
 """
 
 import json
 import platform
+import time
 from collections import Counter
 from collections.abc import Callable
+from math import ceil
 from typing import Annotated, Any
 
 import httpx
+import numpy as np
 import requests
 import schemathesis
+import torch
 import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
@@ -26,7 +31,7 @@ from benchmarks.server import running_server
 TIMEOUT_SECONDS = 30
 MAY_REFUSE = 503
 SERVER_ERROR = 500
-SEED = 0
+ROUND_INPUTS = 200
 Ask = Callable[[Any], int]
 
 
@@ -35,13 +40,20 @@ class Tally:
 
     def __init__(self) -> None:
         self.statuses: Counter[int] = Counter()
+        self.unanswered = 0
         self.faults: list[str] = []
+
+    @property
+    def asked(self) -> int:
+        """Requests so far: those that were answered, and those that never were."""
+        return self.statuses.total() + self.unanswered
 
     def count(self, ask: Ask, request: Any) -> None:
         """Asks and counts; a hang and an error of the server's own are faults."""
         try:
             status = ask(request)
         except (requests.RequestException, httpx.HTTPError) as error:
+            self.unanswered += 1
             self.faults.append(repr(error))
             return
         self.statuses[status] += 1
@@ -49,10 +61,10 @@ class Tally:
             self.faults.append(f"{status}: {request!r}"[:1000])
 
 
-def fuzz(strategy: SearchStrategy[Any], ask: Ask, inputs: int, tally: Tally) -> None:
-    """Asks `inputs` times what `strategy` draws."""
+def fuzz(strategy: SearchStrategy[Any], ask: Ask, inputs: int, tally: Tally, number: int) -> None:
+    """Asks `inputs` times what `strategy` draws under the seed `number`."""
 
-    @seed(SEED)
+    @seed(number)
     @settings(
         max_examples=inputs,
         deadline=None,
@@ -79,8 +91,18 @@ def cases(url: str) -> "list[SearchStrategy[Case[Any]]]":
     return strategies
 
 
+def growth(memory: list[float]) -> float:
+    """Mebibytes for every thousand inputs, by a line through the second half of what was read after each round."""
+    later = memory[len(memory) // 2 :]
+    if len(later) == 1:
+        return 0.0
+    slope, _ = np.polyfit(np.arange(len(later)), later, 1)
+    return float(slope) * 1000 / ROUND_INPUTS
+
+
 def main(
     inputs: Annotated[int, typer.Option(help="Requests of both kinds together.")] = 10_000,
+    first: Annotated[int, typer.Option(help="Seed of the first round; the others follow.")] = 0,
     bundle: Annotated[str, typer.Option(help="Folder of the bundle; the embedded one by default.")] = "",
 ) -> None:
     """Prints what was answered, the faults, and the memory of the server on the way; fails if there is a fault."""
@@ -95,19 +117,24 @@ def main(
                 f"{server.url}/classify", content=content, headers={"Content-Type": "image/png"}
             ).status_code
 
-        memory = []
+        begin = time.monotonic()
+        memory = [server.resident_mebibytes()]
         strategies = cases(server.url)
-        for _ in range(4):
+        for number in range(first, first + ceil(inputs / ROUND_INPUTS)):
             for strategy in strategies:
-                fuzz(strategy, ask_case, inputs // 8 // len(strategies), tally)
-            fuzz(mutated_images(), ask_image, inputs // 8, tally)
-            memory.append(round(server.resident_mebibytes()))
+                fuzz(strategy, ask_case, ROUND_INPUTS // 2 // len(strategies), tally, number)
+            fuzz(mutated_images(), ask_image, ROUND_INPUTS // 2, tally, number)
+            memory.append(round(server.resident_mebibytes(), 1))
+            typer.echo(f"round {number}: {tally.asked} asked, {memory[-1]} MiB", err=True)
     result = {
         "machine": platform.processor() or platform.machine(),
-        "asked": sum(tally.statuses.values()) + len(tally.faults),
+        "torch": torch.__version__,
+        "seconds": round(time.monotonic() - begin),
+        "asked": tally.asked,
         "statuses": dict(sorted(tally.statuses.items())),
         "faults": tally.faults,
-        "memory_mebibytes_after_each_quarter": memory,
+        "memory_mebibytes": {"ready": round(memory[0], 1), "after_one_round": memory[1], "end": memory[-1]},
+        "growth_mebibytes_per_thousand": round(growth(memory), 2),
     }
     typer.echo(json.dumps(result, indent=2))
     raise typer.Exit(bool(tally.faults))

@@ -4,7 +4,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,16 +44,19 @@ class RunningServer:
         return {name: float(value) for name, _, value in samples}
 
 
+PURIGATE_SERVE = (str(Path(sys.executable).with_name("purigate")), "serve")
+
+
 @contextmanager
-def running_server(*flags: str) -> Iterator[RunningServer]:
-    """Runs `purigate serve` with `flags` on a free port of the loopback interface.
+def running_server(*flags: str, serve: Sequence[str] = PURIGATE_SERVE) -> Iterator[RunningServer]:
+    """Runs `purigate serve`, or another command that takes its flags, on a free port of the loopback interface.
 
     Raises:
         RuntimeError: it ended, or was not ready in time.
     """
     port = _free_port()
     url = f"http://127.0.0.1:{port}"
-    command = [str(Path(sys.executable).with_name("purigate")), "serve", "--port", str(port), *flags]
+    command = [*serve, "--port", str(port), *flags]
     begin = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - our own command
         try:

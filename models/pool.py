@@ -1,6 +1,7 @@
 """The pool: K purifiers, and the routing of each window to the one that was drawn for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from heapq import heapify, heappop, heappush
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,8 @@ class PurifierPool(nn.Module):
     """K purifiers behind one call.
 
     Windows that drew the same purifier go through it together, whichever images they come from, so the work is that of
-    one purifier however large K is.
+    one purifier however large K is. M windows take `min(M, K)` calls of purifiers whatever was drawn: a call takes time
+    of its own, and would else tell how many different purifiers there were.
 
     Args:
         purifiers: by name; their order is that of the indices in `draws`.
@@ -53,14 +55,37 @@ class PurifierPool(nn.Module):
             `(M, 3, h, w)` floats in [0, 1].
 
         Raises:
-            ValueError: there is not one draw for each window.
+            ValueError: there is not one draw for each window, or one is of a purifier that is not there.
         """
         if draws.shape != windows.shape[:1]:
             raise ValueError(f"draws of shape {tuple(draws.shape)} for {len(windows)} windows")
         if not len(windows):
             return windows
-        order = torch.argsort(draws, stable=True).to(windows.device)
         counts = torch.bincount(draws, minlength=len(self)).tolist()
-        groups = torch.split(windows[order], counts)
-        purified = [purifier(group) for purifier, group in zip(self.purifiers, groups, strict=True) if len(group)]
+        if len(counts) > len(self):
+            raise ValueError(f"purifier {len(counts) - 1} was drawn from a pool of {len(self)}")
+        order = torch.argsort(draws, stable=True).to(windows.device)
+        calls = divide(counts, min(len(windows), len(self)))
+        groups = torch.split(windows[order], [count for _, count in calls])
+        purified = [self.purifiers[index](group) for (index, _), group in zip(calls, groups, strict=True)]
         return torch.empty_like(windows).index_copy_(0, order, torch.cat(purified))
+
+
+def divide(counts: Sequence[int], calls: int) -> list[tuple[int, int]]:
+    """Divides the windows of each purifier among so many calls; the largest groups are halved until there are enough.
+
+    Args:
+        counts: windows of each purifier; their sum is at least `calls`.
+        calls: at least the purifiers that have windows.
+
+    Returns:
+        For each call the index of its purifier and the number of its windows, in the order of the purifiers.
+    """
+    heap = [(-count, index) for index, count in enumerate(counts) if count]
+    heapify(heap)
+    while len(heap) < calls:
+        negative, index = heappop(heap)
+        half = negative // 2
+        heappush(heap, (half, index))
+        heappush(heap, (negative - half, index))
+    return sorted((index, -negative) for negative, index in heap)

@@ -9,7 +9,8 @@ from fastapi import Depends, Request
 from service.allowance import Allowance
 from service.audit import AuditLog
 from service.bodies import Bodies, Body
-from service.errors import ForbiddenError, UnauthenticatedError
+from service.deadline import Deadline
+from service.errors import DeadlinePassedError, ForbiddenError, QuotaStoreError, UnauthenticatedError
 from service.gateway import Gateway
 from service.keyring import Keyring
 from service.keys import Key
@@ -111,23 +112,37 @@ class Quota:
         if self._key:
             self._settle(self._state.quotas.refuse_if_spent(self._key), 1)
 
-    async def take(self, images: int) -> None:
+    async def take(self, images: int, deadline: Deadline) -> None:
         """Counts `images` against the quota.
 
         Raises:
             QuotaExceededError: they are too many.
             QuotaStoreError: they cannot be counted.
+            DeadlinePassedError: they were not counted in time.
         """
-        if self._key:
-            self._settle(await self._state.quotas.take(self._key, images), images)
+        if not self._key:
+            return
+        try:
+            async with deadline.enforced():
+                allowance = await self._state.quotas.take(self._key, images)
+        except QuotaStoreError:
+            self._count("rejected", images)
+            raise
+        except DeadlinePassedError:
+            self._count("deadline", images)
+            raise
+        self._settle(allowance, images)
 
     def _settle(self, allowance: Allowance | None, images: int) -> None:
         if allowance is None:
             return
         self._state.allowance = allowance
         if not allowance.granted:
-            self._state.metrics.queries.labels(outcome="rejected").inc(images)
+            self._count("rejected", images)
         allowance.require()
+
+    def _count(self, outcome: str, images: int) -> None:
+        self._state.metrics.queries.labels(outcome=outcome).inc(images)
 
 
 async def _quota(request: Request, key: Annotated[Key | None, Depends(authenticate)]) -> Quota:

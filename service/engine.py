@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.bundle import Bundle, Manifest
-from models.defenses import build_defense
+from models.defenses import Defense, build_defense
 from models.preprocessing import Pixels
 from service.metrics import Metrics
 from service.randomness import Randomness
@@ -118,6 +119,7 @@ class TorchEngine:
         for name in self.purifiers:
             metrics.purifier_selected.labels(purifier=name)
             metrics.purifiers_removed.labels(purifier=name)
+            metrics.purifier_failures.labels(purifier=name)
 
     @property
     def purifiers(self) -> tuple[str, ...]:
@@ -129,17 +131,18 @@ class TorchEngine:
         size = self.manifest.preprocessing
         for count in (1, self._max_batch):
             images = [np.zeros((size.height, size.width, 3), np.uint8)] * count
-            draws = self._draw(images)
+            draws = self._draw(images, self._defense)
             for index in range(max(1, len(self.purifiers))):
-                scores = self._infer(images, torch.full_like(draws, index), record=False)
+                scores = self._infer(images, self._defense, torch.full_like(draws, index), record=False)
                 if not np.isfinite(scores).all():
                     raise FloatingPointError("the networks give no finite scores in the warm-up")
 
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         """What it says of each image; images are `(height, width, 3)` uint8 of the bundle's size.
 
-        A batch that does not fit the device is tried once more in two halves. A purifier that gives no numbers is taken
-        out of the pool, and the queries that met it draw again.
+        A batch that does not fit the device is tried once more in two halves. Queries that met a purifier that gives no
+        numbers for them draw again among the others; it leaves the pool if it gives none for images of our own either.
+        With fewer than two others their scores are no numbers.
 
         Raises:
             PoolExhaustedError: fewer than two purifiers are left.
@@ -156,63 +159,84 @@ class TorchEngine:
         return [prediction for half in halves if half for prediction in self._predict(half)]
 
     def _predict(self, images: Sequence[Pixels]) -> list[Prediction]:
-        predictions = self._defended(images)
+        predictions = self._defended(images, self._defense)
         self._metrics.batch_size.observe(len(images))
         if not self._shadow:
             return predictions
-        undefended = self._infer(images, None, record=True)
+        undefended = self._infer(images, None, None, record=True)
         defended = np.stack([one.scores for one in predictions])
         changed = np.argmax(undefended, axis=1) != np.argmax(defended, axis=1)
         self._metrics.prediction_changed.inc(int(np.count_nonzero(changed)))
         return [replace(one, scores=scores) for one, scores in zip(predictions, undefended, strict=True)]
 
-    def _defended(self, images: Sequence[Pixels]) -> list[Prediction]:
-        draws = self._draw(images)
-        scores = self._infer(images, draws, record=True)
-        self._count(draws)
-        predictions = [Prediction(one, self._name(draw)) for one, draw in zip(scores, draws, strict=True)]
+    def _defended(self, images: Sequence[Pixels], defense: Defense) -> list[Prediction]:
+        draws = self._draw(images, defense)
+        scores = self._infer(images, defense, draws, record=True)
+        self._count(draws, defense)
+        predictions = [Prediction(one, self._name(draw, defense)) for one, draw in zip(scores, draws, strict=True)]
         failed = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
-        if failed and self._remove_failing([images[index] for index in failed], draws[failed]):
-            again = self._defended([images[index] for index in failed])
+        others = self._without_failing([images[index] for index in failed], draws[failed], defense) if failed else None
+        if others:
+            again = self._defended([images[index] for index in failed], others)
             for index, prediction in zip(failed, again, strict=True):
                 predictions[index] = prediction
         return predictions
 
-    def _remove_failing(self, images: Sequence[Pixels], draws: Tensor) -> bool:
-        """Takes out every purifier that was drawn for one of the images and gives no numbers; says if there was one.
+    def _without_failing(self, images: Sequence[Pixels], draws: Tensor, defense: Defense) -> Defense | None:
+        """The defense without those drawn purifiers that give no numbers for the images; nothing if that is no help.
+
+        Those that give none for images of our own either leave the pool.
 
         Raises:
-            PoolExhaustedError: fewer than two are left.
+            PoolExhaustedError: fewer than two are left in it.
         """
-        names = [self.purifiers[index] for index in sorted(set(draws.flatten().tolist()))] if self.purifiers else []
-        failing = [name for name in names if self._fails(name, images, draws)]
+        drawn = (
+            [defense.purifiers[index] for index in sorted(set(draws.flatten().tolist()))] if defense.purifiers else []
+        )
+        failing = [name for name in drawn if self._fails(name, images, defense)]
         for name in failing:
-            log.error("purifier_removed", purifier=name, left=len(self.purifiers) - 1)
-            self._metrics.purifiers_removed.labels(purifier=name).inc()
-            if len(self.purifiers) <= SMALLEST_POOL:
-                raise PoolExhaustedError(f"{name} gives no numbers and fewer than {SMALLEST_POOL} others are left")
-            self._defense = self._defense.without(name)
-        return bool(failing)
+            self._metrics.purifier_failures.labels(purifier=name).inc(len(images))
+            if self._fails(name, self._probes(), defense):
+                self._remove(name)
+            else:
+                log.warning("purifier_failed", purifier=name, queries=len(images))
+        if not failing or len(defense.purifiers) - len(failing) < SMALLEST_POOL:
+            return None
+        return reduce(lambda others, name: others.without(name), failing, defense)
+
+    def _remove(self, name: str) -> None:
+        log.error("purifier_removed", purifier=name, left=len(self.purifiers) - 1)
+        self._metrics.purifiers_removed.labels(purifier=name).inc()
+        if len(self.purifiers) <= SMALLEST_POOL:
+            raise PoolExhaustedError(f"{name} gives no numbers and fewer than {SMALLEST_POOL} others are left")
+        self._defense = self._defense.without(name)
+
+    def _probes(self) -> list[Pixels]:
+        """Images that no client can choose: black, white, and noise."""
+        size = self.manifest.preprocessing
+        shape = (size.height, size.width, 3)
+        noise = np.random.default_rng(0).integers(0, PIXEL_MAX, shape, np.uint8, endpoint=True)
+        return [np.zeros(shape, np.uint8), np.full(shape, PIXEL_MAX, np.uint8), noise]
 
     @torch.inference_mode()
-    def _fails(self, name: str, images: Sequence[Pixels], draws: Tensor) -> bool:
-        index = self.purifiers.index(name)
+    def _fails(self, name: str, images: Sequence[Pixels], defense: Defense) -> bool:
+        draws = torch.full_like(self._draw(images, defense), defense.purifiers.index(name))
         with self._arithmetic():
-            purified = self._defense(self._on_device(images), torch.full_like(draws, index))
+            purified = defense(self._on_device(images), draws)
         return not bool(purified.isfinite().all())
 
-    def _count(self, draws: Tensor) -> None:
-        if self.purifiers:
-            counts = torch.bincount(draws.flatten(), minlength=len(self.purifiers)).tolist()
-            for name, count in zip(self.purifiers, counts, strict=True):
+    def _count(self, draws: Tensor, defense: Defense) -> None:
+        if defense.purifiers:
+            counts = torch.bincount(draws.flatten(), minlength=len(defense.purifiers)).tolist()
+            for name, count in zip(defense.purifiers, counts, strict=True):
                 self._metrics.purifier_selected.labels(purifier=name).inc(count)
 
-    def _name(self, draw: Tensor) -> str:
-        if not self.purifiers:  # what a baseline draws, if anything, is noise and not purifiers
+    def _name(self, draw: Tensor, defense: Defense) -> str:
+        if not defense.purifiers:  # what a baseline draws, if anything, is noise and not purifiers
             return ""
-        return ".".join(str(self._numbers[self.purifiers[index]]) for index in draw.tolist())
+        return ".".join(str(self._numbers[defense.purifiers[index]]) for index in draw.tolist())
 
-    def _draw(self, images: Sequence[Pixels]) -> Tensor:
+    def _draw(self, images: Sequence[Pixels], defense: Defense) -> Tensor:
         turns = itertools.count()
 
         def random_bytes(columns: int) -> Tensor:
@@ -220,17 +244,19 @@ class TorchEngine:
             rows = (len(images), columns)
             return torch.frombuffer(drawn, dtype=torch.uint8).view(rows) if drawn else torch.empty(rows)
 
-        return self._defense.draw(random_bytes)
+        return defense.draw(random_bytes)
 
     @torch.inference_mode()
-    def _infer(self, images: Sequence[Pixels], draws: Tensor | None, *, record: bool) -> NDArray[np.float32]:
-        """Scores `(N, classes)`; undefended without draws."""
+    def _infer(
+        self, images: Sequence[Pixels], defense: Defense | None, draws: Tensor | None, *, record: bool
+    ) -> NDArray[np.float32]:
+        """Scores `(N, classes)`; undefended without a defense and its draws."""
         count = len(images) if record else 0
         seen = self._on_device(images)
         with self._arithmetic():
-            if draws is not None:
+            if defense is not None:
                 with self._stage("purify", count):
-                    seen = self._defense(seen, draws)
+                    seen = defense(seen, draws)
             with self._stage("classify", count):
                 logits = self._classifier(seen)
         scores: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()

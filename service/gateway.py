@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import structlog
 
-from models.bundle import Manifest
+from models.bundle import BundleError, Manifest
 from models.preprocessing import Pixels
+from service.deadline import Deadline
 from service.engine import Engine, Prediction
 from service.errors import (
     BundleRefusedError,
@@ -82,7 +83,7 @@ class Gateway:
         self._settings = settings
         self._load = load
         self._metrics = metrics
-        self._deadline_seconds = settings.request_deadline_ms / 1000
+        self._quantum_seconds = settings.response_time_quantum_ms / 1000
         self._drain_seconds = settings.drain_timeout_ms / 1000
         self._on_dead = on_dead
         self._lane = self._make_lane(engine)
@@ -139,10 +140,18 @@ class Gateway:
             self._metrics.queries.labels(outcome="rejected").inc(images)
             raise
 
-    async def classify(self, contents: Sequence[bytes]) -> Answers:
+    def begin(self) -> Deadline:
+        """The deadline of a request that was read just now."""
+        return Deadline(self._settings.request_deadline_ms / 1000)
+
+    async def classify(self, contents: Sequence[bytes], deadline: Deadline | None = None) -> Answers:
         """What the service says of each image, in order; of all of them or an error.
 
         Cancelling the call drops its queries, unless the device has them already.
+
+        Args:
+            contents: the images as they came.
+            deadline: of the request; one that begins now by default.
 
         Raises:
             NotReadyError, QueueFullError: refused at once.
@@ -152,7 +161,7 @@ class Gateway:
         """
         outcome = ANSWERED
         try:
-            return await self._answer(contents)
+            return await self._answer(contents, deadline or self.begin())
         except BaseException as error:
             outcome = OUTCOMES.get(type(error), FAILED)
             if isinstance(error, asyncio.CancelledError):
@@ -182,9 +191,17 @@ class Gateway:
             except Exception as error:
                 self._metrics.reloads.labels(what="bundle", outcome="failed").inc()
                 log.exception("bundle_not_reloaded")
-                raise BundleRefusedError(f"the bundle cannot be served: {error}") from error
+                raise BundleRefusedError(f"the bundle cannot be served: {self._reason(error)}") from error
             self._swap(lane)
         return lane.engine.manifest
+
+    def _reason(self, error: Exception) -> str:
+        """What is wrong with a bundle, without where it lies on this machine; the log has all of it."""
+        if isinstance(error, BundleError):
+            return str(error).replace(f"{self._settings.bundle}/", "").replace(str(self._settings.bundle), "the folder")
+        if isinstance(error, FloatingPointError):
+            return str(error)
+        return "it failed while it was loaded or warmed up; the log says how"
 
     def _swap(self, lane: Lane) -> None:
         lane.start()
@@ -220,17 +237,15 @@ class Gateway:
         if self._lane.depth + self._decoding + images > self._settings.queue_capacity:
             raise QueueFullError("too many queries wait", self._lane.backlog_seconds())
 
-    async def _answer(self, contents: Sequence[bytes]) -> Answers:
+    async def _answer(self, contents: Sequence[bytes], deadline: Deadline) -> Answers:
         self._admit(len(contents))
-        deadline = time.monotonic() + self._deadline_seconds
-        try:
-            async with asyncio.timeout(self._deadline_seconds):
-                answers = await self._ask(contents, deadline)
-        except TimeoutError as error:
-            raise DeadlinePassedError(f"no answer within {self._deadline_seconds:g} s") from error
+        async with deadline.enforced():
+            answers = await self._ask(contents, deadline.end)
         if not np.isfinite([one.scores for one in answers.predictions]).all():
             log.error("scores_not_finite", queries=len(contents))
             raise DeviceFaultError("the networks gave no finite scores for this query", RETRY_AFTER_SECONDS)
+        if self._quantum_seconds:
+            await asyncio.sleep(deadline.hold_seconds(self._quantum_seconds))
         return answers
 
     async def _ask(self, contents: Sequence[bytes], deadline: float) -> Answers:

@@ -54,6 +54,7 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
+                await reading.take_what_came()
                 if reading.unfinished:  # nobody will read the rest, so the next request could not be told from it
                     headers["Connection"] = "close"
                 if allowance := scope["state"].get("allowance"):
@@ -100,6 +101,13 @@ class Reading:
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self.unfinished = False
         return message
+
+    async def take_what_came(self) -> None:
+        """Reads on without waiting: after a small body, which came with its head, the connection can go on."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0):
+                while self.unfinished:
+                    await self()
 
     async def finish(self, message: Message, send: Send) -> None:
         """Sends `message`; before the connection is closed on a body that nobody wants, reads on for a moment.

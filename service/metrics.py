@@ -40,6 +40,9 @@ class Metrics:
         self.cancelled = self._counter("cancelled", "Queries dropped because their client left.")
         self.purifier_selected = self._counter("purifier_selected", "Patches purified.", "purifier")
         self.pool_size = self._gauge("pool_size", "Purifiers that queries go through now.")
+        self.purifier_failures = self._counter(
+            "purifier_failures", "Queries for which a purifier gave no numbers, and which drew again.", "purifier"
+        )
         self.purifiers_removed = self._counter(
             "purifiers_removed", "Purifiers taken out of the pool because they gave no numbers.", "purifier"
         )

@@ -36,18 +36,23 @@ class QuotaStore:
         self._limiter = SlidingWindowCounterRateLimiter(storage)
 
     async def take(self, name: str, limits: Sequence[RateLimitItem], images: int) -> Allowance:
-        """Counts `images` against every window, shortest first, unless one of them is full.
+        """Counts `images` against every window or, if one of them is full, against none."""
+        if len(limits) > 1:  # with one window, counting is all or nothing by itself
+            usages = await self._usages(name, limits)
+            if any(usage.remaining < images for usage in usages):
+                return Allowance(images, granted=False, usages=usages)
+        granted = await self._count(name, limits, images)
+        return Allowance(images, granted, await self._usages(name, limits))
 
-        What a shorter window has counted by then stays counted: at most one request's images each time a longer one
-        fills up.
-        """
-        granted = True
+    async def _count(self, name: str, limits: Sequence[RateLimitItem], images: int) -> bool:
+        """Counts against one window after another; if one was filled meanwhile, gives the others theirs back."""
+        counted: list[RateLimitItem] = []
         for limit in limits:
-            granted = await self._limiter.hit(limit, name, cost=images)
-            if not granted:
-                break
-        usages = await asyncio.gather(*(self._usage(name, limit) for limit in limits))
-        return Allowance(images, granted, tuple(usages))
+            if not await self._limiter.hit(limit, name, cost=images):
+                await asyncio.gather(*(self._limiter.hit(one, name, cost=-images) for one in counted))
+                return False
+            counted.append(limit)
+        return True
 
     async def probe(self) -> None:
         """Does what `take` does first, for nobody; raises what it would raise."""
@@ -63,11 +68,14 @@ class QuotaStore:
         if self._pool:
             await self._pool.aclose()
 
+    async def _usages(self, name: str, limits: Sequence[RateLimitItem]) -> tuple[Usage, ...]:
+        return tuple(await asyncio.gather(*(self._usage(name, limit) for limit in limits)))
+
     async def _usage(self, name: str, limit: RateLimitItem) -> Usage:
         length = limit.get_expiry()
         previous, previous_left, current, kept = await self._storage.get_sliding_window(limit.key_for(name), length)
         # A window is kept for as long again after its end, as the previous one.
-        return Usage(limit, previous, previous_left, current, max(0.0, kept - length))
+        return Usage(limit, previous, previous_left, max(0, current), max(0.0, kept - length))
 
 
 def local_store() -> QuotaStore:

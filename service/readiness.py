@@ -1,5 +1,6 @@
 """Whether the service may be asked, and why not; said in one place, read by probes, routes and metrics."""
 
+import asyncio
 from typing import Literal
 
 from service.errors import NotReadyError
@@ -19,12 +20,18 @@ class Readiness:
 
     def __init__(self, metrics: Metrics) -> None:
         self._gauge = metrics.ready
+        self._loaded = asyncio.Event()
         self.state: State = "loading"
+
+    async def loaded(self) -> None:
+        """Waits until it is no longer loading, whatever came of it."""
+        await self._loaded.wait()
 
     def change(self, state: State) -> None:
         """Goes over to `state`, unless the service drains."""
         if self.state != "draining":
             self.state = state
+            self._loaded.set()
             self._gauge.set(state == "ready")
 
     def require(self) -> None:

@@ -35,13 +35,38 @@ class ExposedError(Exception):
     """The address can be reached from outside and nobody is asked for a key."""
 
 
+class Hangup:
+    """Remembers that SIGHUP came before there was an app to reload, instead of ending the process as it would else."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        """Called by the interpreter; takes no lock that the interrupted code could hold."""
+        self.came = True
+
+
 class Server(uvicorn.Server):
-    """Drains before it stops: on the first signal new queries are refused, and those accepted are still answered."""
+    """Drains before it stops: on the first signal new queries are refused, and those accepted are still answered.
+
+    Args:
+        settings: of the service.
+        engine: what answers at first.
+        metrics: those that `engine` counts in.
+        load: makes the engine of a reload.
+        hangup: whether a reload was asked for while the engine was loaded.
+    """
 
     def __init__(
-        self, settings: Settings, engine: Engine, metrics: Metrics, load: Callable[[], Engine] | None = None
+        self,
+        settings: Settings,
+        engine: Engine,
+        metrics: Metrics,
+        load: Callable[[], Engine] | None = None,
+        hangup: Hangup | None = None,
     ) -> None:
         self.dead = False
+        self._hangup = hangup
         self._state: State | None = None
         self._reloads: set[asyncio.Task[None]] = set()
         app = create_app(settings, engine=engine, load=load, metrics=metrics, on_open=self._opened, on_dead=self._died)
@@ -54,7 +79,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def reload(self) -> None:
-        """Called on SIGHUP: reads the keys again, and begins to load the bundle again."""
+        """Called on SIGHUP: reads the keys again, and begins to load the bundle again, once it is loaded at all."""
         if self._state:
             if keys := self._state["keys"]:
                 keys.reload()
@@ -63,6 +88,7 @@ class Server(uvicorn.Server):
             reload.add_done_callback(self._reloads.discard)
 
     async def _reload_bundle(self, gateway: Gateway) -> None:
+        await gateway.readiness.loaded()
         try:
             await gateway.reload()
         except GatewayError as error:
@@ -72,6 +98,8 @@ class Server(uvicorn.Server):
         self._state = state
         if threading.current_thread() is threading.main_thread():  # no other thread may handle signals
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self.reload)
+        if self._hangup and self._hangup.came:
+            self.reload()
 
     def _died(self) -> None:
         self.dead = True
@@ -88,6 +116,8 @@ def run(settings: Settings) -> int:
         service.engine.DeviceMissingError: the device does not exist.
         service.secret_file.SecretError: a secret cannot be read.
     """
+    hangup = Hangup()
+    signal.signal(signal.SIGHUP, hangup)
     require_safe_address(settings)
     if settings.keys_file:
         KeysFile.read(settings.keys_file)
@@ -96,7 +126,7 @@ def run(settings: Settings) -> int:
     metrics = Metrics()
     engine = load_engine(settings, metrics)
     log.info("bundle_read", bundle=engine.manifest.name, version=engine.manifest.version, device=engine.device)
-    server = Server(settings, engine, metrics)
+    server = Server(settings, engine, metrics, hangup=hangup)
     server.run()
     return int(server.dead or not server.started)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, SecretStr, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.defenses import DEFENSES
@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     queue_capacity: PositiveInt = Field(512, description="Most queries that may wait for the device.")
     request_deadline_ms: PositiveInt = Field(
         10_000, description="From the last byte of a request to its answer; later it is answered 504."
+    )
+    response_time_quantum_ms: NonNegativeInt = Field(
+        0,
+        description="Answers are held until a multiple of this time, so that it tells less of the draw; 0 holds none.",
     )
     body_timeout_ms: PositiveInt = Field(
         15_000, description="From the head of a request to the last byte of its body; later it is answered 408."

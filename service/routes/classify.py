@@ -141,8 +141,9 @@ async def classify(
     gateway.refuse_unless_open()
     quota.refuse_if_spent()
     images = await read_images(request, settings, max_images=1, body=body)
-    await quota.take(len(images))
-    answers = await while_connected(request, gateway.classify(images))
+    deadline = gateway.begin()
+    await quota.take(len(images), deadline)
+    answers = await while_connected(request, gateway.classify(images, deadline))
     (result,) = teller.tell(answers, top_k)
     return ClassifyAnswer(
         request_id=teller.request_id,
@@ -172,9 +173,10 @@ async def classify_batch(
     gateway.refuse_unless_open()
     quota.refuse_if_spent()
     images = await read_images(request, settings, max_images=settings.max_images_per_request, body=body)
+    deadline = gateway.begin()
     gateway.refuse_unless_open(len(images))
-    await quota.take(len(images))
-    answers = await while_connected(request, gateway.classify(images))
+    await quota.take(len(images), deadline)
+    answers = await while_connected(request, gateway.classify(images, deadline))
     results = teller.tell(answers, top_k)
     return BatchAnswer(request_id=teller.request_id, bundle=_bundle(answers), results=results)
 

@@ -53,8 +53,10 @@ def test_the_rules_say_what_they_should(file: str) -> None:
     assert found.returncode == 0, found.stdout + found.stderr
 
 
-def test_the_alerts_are_those_of_the_runbook() -> None:
+def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
+    runbook = (FOLDER.parents[1] / "docs" / "operations.md").read_text().split("## Runbook")[1].split("\n## ")[0]
     assert {rule["alert"] for rule in rules("alerts.yml")} == ALERTS
+    assert set(re.findall(r"^### (\w+)$", runbook, re.MULTILINE)) == ALERTS
 
 
 def test_every_alert_is_tested_firing_and_not_firing() -> None:

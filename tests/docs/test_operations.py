@@ -42,9 +42,19 @@ def test_every_reason_that_it_names_exists(operations: str) -> None:
     assert named <= reasons | {"head-timeout"}
 
 
-def test_every_error_that_is_logged_is_in_the_runbook(operations: str) -> None:
-    assert len(events(*LEVELS)) > 10
-    assert {event for event in events(*LEVELS) if f"`{event}`" not in operations} == set()
+def test_every_warning_and_error_that_is_logged_is_in_the_runbook(operations: str) -> None:
+    assert len(events("warning", *LEVELS)) > 10
+    assert {event for event in events("warning", *LEVELS) if f"`{event}`" not in operations} == set()
+
+
+def test_every_section_of_the_runbook_says_what_to_look_at(operations: str) -> None:
+    runbook = operations.partition("## Runbook")[2].partition("\n## ")[0]
+    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^### |\Z)", runbook, re.MULTILINE | re.DOTALL))
+    assert len(sections) == runbook.count("\n### ") > 0
+    for name, text in sections.items():
+        assert name.startswith("Purigate")
+        assert re.search(r"`[^`]*(?:purigate_|/livez|redis)", text), name
+        assert "\n- " in text, name
 
 
 def test_every_line_that_is_logged_is_explained(configuration: str) -> None:
@@ -53,8 +63,16 @@ def test_every_line_that_is_logged_is_explained(configuration: str) -> None:
     assert documented == logged
 
 
-def test_every_setting_that_it_names_exists(operations: str) -> None:
-    named = set(re.findall(r"`((?:max|drain|request|queue)_\w+)`", operations))
+def test_it_says_what_to_decide_with_every_setting_and_names_no_other(operations: str) -> None:
+    table = operations.partition("| settings | decide |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(\w+)`", table)) == set(Settings.model_fields)
+    named = set(re.findall(r"`((?:body|decode|drain|max|queue|redis|request|response)_\w+)`", operations))
     assert named <= set(Settings.model_fields)
     variables = set(re.findall(r"PURIGATE_(\w+)", operations))
     assert variables <= {name.upper() for name in Settings.model_fields}
+
+
+def test_every_metric_is_put_to_use(operations: str) -> None:
+    suffixes = {"counter": "_total", "info": "_info"}
+    declared = {family.name + suffixes.get(family.type, "") for family in Metrics().registry.collect()}
+    assert declared - set(re.findall(r"purigate_\w+", operations)) == set()

@@ -227,6 +227,12 @@ class Process:
     def stop(self, sig: signal.Signals = signal.SIGTERM) -> None:
         self._process.send_signal(sig)
 
+    def ignores(self, sig: signal.Signals) -> bool:
+        """Whether the signal would not even be delivered; Linux tells."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigIgn:"))
+        return bool(int(mask, 16) >> (sig - 1) & 1)
+
     def wait(self) -> int:
         """Waits until it ends; gives its exit status."""
         status = self._process.wait(START_PATIENCE_SECONDS)

@@ -123,6 +123,21 @@ def test_a_refusal_before_the_body_was_read_closes_the_connection(service: "Serv
         assert is_closed(client)
 
 
+@pytest.mark.parametrize("path", ["/classify", "/nowhere"], ids=["refused", "unknown"])
+def test_a_refusal_whose_whole_body_came_with_the_head_leaves_the_connection_open(
+    service: "Service", path: str
+) -> None:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n"
+    with connect(service) as client:
+        for _ in range(2):
+            client.sendall(head.encode() + b"hello")
+            response = HTTPResponse(client)
+            response.begin()
+            assert response.status >= 400
+            assert "Connection" not in response.headers
+            response.read()
+
+
 def test_a_request_whose_body_was_read_leaves_the_connection_open(service: "Service", png: Png) -> None:
     assert "Connection" not in service.post(png(1)).headers
     assert "Connection" not in service.post(b"hello").headers

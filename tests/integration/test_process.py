@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -85,9 +86,21 @@ def life(processes: Processes, png: Callable[[int], bytes]) -> Life:
     process.wait_for_answer(port)
     ready = ask(port, png(1), X_API_Key=processes.secret, X_Request_ID="the-first")
     refused = ask(port, png(1), X_API_Key="pg_not-one-of-ours", X_Request_ID="the-second")
+    pipeline(port, processes.secret)
     process.stop()
     status = process.wait()
     return Life(ready, refused, status, process.log(), "\n".join(process.stdout + process.stderr))
+
+
+def pipeline(port: int, secret: str) -> None:
+    """Sends a request with a key and one without in one go, and waits for both answers."""
+    line = "POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n"
+    first = f"{line}X-API-Key: {secret}\r\nX-Request-ID: the-third\r\n\r\nhi"
+    second = f"{line}Connection: close\r\nX-Request-ID: the-fourth\r\n\r\nhi"
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS) as client:
+        client.sendall((first + second).encode())
+        while client.recv(65_536):
+            pass
 
 
 def requests(life: Life) -> dict[str, dict[str, Any]]:
@@ -129,8 +142,18 @@ def test_each_request_is_written_with_its_id_and_its_fate(life: Life) -> None:
     }
 
 
+def test_probes_are_not_written(life: Life) -> None:
+    assert {line["route"] for line in life.log if line["event"] == "request"} == {"/classify"}
+
+
 def test_a_request_is_written_with_the_name_of_its_key(life: Life) -> None:
     assert requests(life)["the-first"]["key"] == "alice"
+
+
+def test_a_request_is_not_written_with_the_key_of_the_one_before_it(life: Life) -> None:
+    written = requests(life)
+    assert (written["the-third"]["key"], written["the-third"]["status"]) == ("alice", 415)
+    assert ("key" in written["the-fourth"], written["the-fourth"]["status"]) == (False, 401)
 
 
 def test_no_key_is_ever_written(life: Life, processes: Processes) -> None:

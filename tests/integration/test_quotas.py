@@ -125,6 +125,29 @@ def test_under_deny_a_lost_redis_is_503(
     assert_problem(response, 503, "quota-unavailable")
     assert response.headers["Retry-After"] == "1"
     assert service.value("quota_store_degraded") == 1
+    assert service.value("queries_total", outcome="rejected") == 1
+
+
+def test_the_deadline_holds_for_a_redis_that_hangs_too(
+    serve: "Serve",
+    engine: "FakeEngine",
+    keys_file: Path,
+    header: dict[str, str],
+    png: Png,
+    redis_server: "RedisServer",
+    assert_problem: "AssertProblem",
+) -> None:
+    service = serve(
+        engine, keys_file=keys_file, redis_url=redis_server.url, redis_timeout_ms=60_000, request_deadline_ms=200
+    )
+    assert service.post(png(1), headers=header).status_code == 200
+    redis_server.hang()
+    try:
+        assert_problem(service.post(png(1), headers=header), 504, "deadline-passed")
+    finally:
+        redis_server.go_on()
+    assert service.value("queries_total", outcome="deadline") == 1
+    assert engine.seen() == [1]
 
 
 def test_two_processes_on_one_redis_let_exactly_the_quota_through(

@@ -48,6 +48,7 @@ def test_a_reload_answers_with_the_bundle_that_serves_from_then_on(
     assert (answer.status_code, answer.json()["bundle"]) == (200, {"name": "toy", "version": "2"})
     assert service.post(png(1), headers=admin).json()["bundle"]["version"] == "2"
     assert service.value("bundle_info", version="2") == 1
+    assert service.value("reloads_total", what="keys", outcome="done") == 1, "the keys are read although none changed"
 
 
 def test_a_bad_bundle_is_422_and_says_why(
@@ -112,3 +113,15 @@ def test_sighup_reloads_a_real_bundle_and_a_damaged_one_leaves_it(
     process.stop(signal.SIGHUP)
     assert "pgd-rcan.safetensors" in process.wait_for_line("reload_refused")
     assert version() == "2"
+
+
+def test_sighup_before_the_port_is_open_reloads_once_it_can(
+    launch: "Launch", bundle_folder: Path, eventually: Callable[[Callable[[], bool]], None]
+) -> None:
+    process = launch(PURIGATE, "serve", "--port", "0", "--device", "cpu", "--bundle", bundle_folder)
+    eventually(lambda: process.ignores(signal.SIGHUP))
+    process.stop(signal.SIGHUP)
+    process.wait_for_line("bundle_read")
+    process.stop(signal.SIGHUP)
+    process.wait_for_line("bundle_reloaded")
+    assert not any("reload_refused" in line for line in process.stdout)

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.decoder import DecoderConfig
 from models.encoders import EDSRConfig
-from models.pool import PurifierPool
+from models.pool import PurifierPool, divide
 from models.purifier import Purifier, PurifierConfig
 
 CONFIG = PurifierConfig(encoder=EDSRConfig(features=4, blocks=1), decoder=DecoderConfig(hidden=(8,)))
@@ -31,6 +31,41 @@ def test_each_window_goes_through_the_purifier_that_it_drew(painters: PurifierPo
 
     added = torch.tensor([LEVELS[draw] for draw in draws]).view(-1, 1, 1, 1)
     assert torch.equal(purified, windows + added)
+
+
+@settings(deadline=None, max_examples=50)
+@given(windows=st.integers(1, 12), data=st.data())
+def test_the_number_of_calls_does_not_tell_what_was_drawn(
+    painters: PurifierPool, windows: int, data: st.DataObject
+) -> None:
+    draws = data.draw(st.lists(st.integers(0, len(LEVELS) - 1), min_size=windows, max_size=windows))
+    sizes: list[int] = []
+    hooks = [
+        purifier.register_forward_pre_hook(lambda _module, arguments: sizes.append(len(arguments[0])))
+        for purifier in painters.purifiers
+    ]
+
+    painters(torch.zeros(windows, 3, 4, 5), torch.tensor(draws))
+
+    for hook in hooks:
+        hook.remove()
+    assert len(sizes) == min(windows, len(LEVELS))
+    assert sum(sizes) == windows
+
+
+@pytest.mark.parametrize(
+    ("counts", "calls", "divided"),
+    [
+        ([4, 0, 0], 3, [(0, 1), (0, 1), (0, 2)]),
+        ([0, 9, 3], 3, [(1, 4), (1, 5), (2, 3)]),
+        ([1, 2, 1], 3, [(0, 1), (1, 2), (2, 1)]),
+    ],
+    ids=["one purifier", "the largest is halved", "enough already"],
+)
+def test_the_largest_groups_are_halved_until_there_are_enough(
+    counts: list[int], calls: int, divided: list[tuple[int, int]]
+) -> None:
+    assert divide(counts, calls) == divided
 
 
 def test_new_purifiers_give_back_the_identical_windows() -> None:
@@ -79,7 +114,7 @@ def test_names_tell_the_order_that_draws_count_in(painters: PurifierPool) -> Non
 
 
 def test_a_draw_of_a_purifier_that_is_not_there_is_an_error(painters: PurifierPool) -> None:
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(ValueError, match="purifier 3 was drawn from a pool of 3"):
         painters(torch.rand(2, 3, 4, 4), torch.tensor([0, len(LEVELS)]))
 
 

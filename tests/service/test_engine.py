@@ -281,6 +281,54 @@ def test_a_classifier_that_gives_no_numbers_costs_no_purifier(bundle: Bundle, me
     assert engine.purifiers == tuple(PURIFIERS)
 
 
+def fail_on(bundle: Bundle, crafted: Pixels, *names: str) -> None:
+    """Makes purifiers give no numbers for windows of one color, as a crafted image might."""
+    color = float(crafted[0, 0, 0]) / 255
+
+    def spoil(_module: torch.nn.Module, arguments: tuple[torch.Tensor], purified: torch.Tensor) -> torch.Tensor:
+        hit = (arguments[0] - color).abs().amax(dim=(1, 2, 3)) < 1e-3
+        return purified.masked_fill(hit.view(-1, 1, 1, 1), float("nan"))
+
+    for name in names:
+        bundle.purifiers[name].register_forward_hook(spoil)
+
+
+CRAFTED = np.full((32, 32, 3), 77, np.uint8)
+
+
+def test_an_image_that_a_purifier_gives_no_numbers_for_is_answered_by_the_others_and_costs_no_purifier(
+    bundle: Bundle, metrics: Metrics
+) -> None:
+    fail_on(bundle, CRAFTED, "pgd-edsr", "fgsm-edsr")
+    engine = build(bundle, metrics)
+    with structlog.testing.capture_logs() as lines:
+        predictions = engine.classify([*images(8), *[CRAFTED] * 8])
+    assert np.isfinite(scores_of(predictions)).all()
+    assert {number for one in predictions[8:] for number in one.draw.split(".")} <= {"1", "3"}
+    assert engine.purifiers == tuple(PURIFIERS)
+    assert set(values(metrics, "purigate_purifiers_removed_total", "purifier").values()) == {0}
+    failures = values(metrics, "purigate_purifier_failures_total", "purifier")
+    assert {name for name, count in failures.items() if count} == {"pgd-edsr", "fgsm-edsr"}
+    assert {line["event"] for line in lines} == {"purifier_failed"}
+
+
+def test_such_an_image_gets_one_answer_under_sticky_draws(bundle: Bundle, metrics: Metrics) -> None:
+    fail_on(bundle, CRAFTED, "pgd-edsr", "fgsm-edsr")
+    engine = build(bundle, metrics, Sticky(b"a secret that all replicas share"))
+    told = {(one.draw, one.scores.tobytes()) for _ in range(4) for one in engine.classify([CRAFTED])}
+    assert len(told) == 1
+    assert np.isfinite(engine.classify([CRAFTED])[0].scores).all()
+
+
+def test_an_image_that_nearly_all_fail_on_fails_alone(bundle: Bundle, metrics: Metrics) -> None:
+    fail_on(bundle, CRAFTED, *PURIFIERS[:3])
+    engine = build(bundle, metrics)
+    scores = scores_of(engine.classify([*images(8), *[CRAFTED] * 32]))
+    assert np.isfinite(scores[:8]).all()
+    assert not np.isfinite(scores[8:]).all()
+    assert engine.purifiers == tuple(PURIFIERS)
+
+
 class BrightestQuarter(torch.nn.Module):
     """The class of an image is that of its quarters which is brightest; of noise all are about as bright."""
 

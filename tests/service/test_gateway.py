@@ -2,9 +2,12 @@
 
 import asyncio
 import io
+import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.bundle import read_bundle
 from models.preprocessing import Pixels
-from service.engine import PoolExhaustedError
+from service.engine import Engine, PoolExhaustedError
 from service.errors import (
     BundleRefusedError,
     DeadlinePassedError,
@@ -522,6 +526,39 @@ async def test_a_bundle_that_cannot_be_warmed_up_leaves_the_old_one_and_says_why
         assert (await service.ask(png(1))).manifest.version == "1"
         assert service.gateway.readiness.state == "ready"
         assert (service.value("reloads_total", what="bundle", outcome="failed"), service.deaths) == (1, 0)
+
+
+async def test_what_is_wrong_with_a_bundle_is_said_without_where_it_lies(
+    engine: "FakeEngine", bundle_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "bundle"))
+    (folder / "pgd-rcan.safetensors").write_bytes(b"damaged")
+
+    def load() -> Engine:
+        read_bundle(folder)
+        raise AssertionError
+
+    async with opened(engine, bundle=folder) as service:
+        service.gateway._load = load
+        with pytest.raises(BundleRefusedError, match=r"pgd-rcan\.safetensors: 7 bytes, the manifest says") as refused:
+            await service.gateway.reload()
+        assert str(tmp_path) not in str(refused.value)
+
+
+async def test_what_went_wrong_inside_stays_there(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.next_engine = another(engine)
+        service.next_engine.warm_up_fault = RuntimeError("cannot open /srv/secret")
+        with pytest.raises(BundleRefusedError, match="the log says how") as refused:
+            await service.gateway.reload()
+        assert "/srv" not in str(refused.value)
+
+
+async def test_an_answer_is_held_as_long_as_the_quantum_says(engine: "FakeEngine") -> None:
+    async with opened(engine, response_time_quantum_ms=100) as service:
+        begin = time.monotonic()
+        await service.ask(png(1))
+        assert time.monotonic() - begin >= 0.1
 
 
 async def test_one_reload_at_a_time(engine: "FakeEngine") -> None:

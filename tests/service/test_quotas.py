@@ -100,6 +100,31 @@ async def test_the_tightest_window_decides(redis_server: "RedisServer") -> None:
         assert await one.let_through(key("4/hour; 9/day", "bob"), 20) == 4
 
 
+async def remaining(one: Replica, key: Key) -> list[int]:
+    """What is left of every window, shortest first."""
+    allowance = await one.quotas.take(key, 0)
+    assert allowance
+    return [usage.remaining for usage in allowance.usages]
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["redis", "local"])
+async def test_what_one_window_refuses_counts_in_none(redis_server: "RedisServer", *, shared: bool) -> None:
+    limited = key("50/hour; 4/day")
+    async with replica(redis_server.url if shared else None) as one:
+        assert [await one.granted(limited, 3) for _ in range(3)] == [True, False, False]
+        assert await remaining(one, limited) == [47, 1]
+
+
+async def test_what_one_window_refuses_counts_in_none_however_many_ask_at_once(redis_server: "RedisServer") -> None:
+    limited = key("500/hour; 20/day")
+    seconds = PATIENCE_SECONDS  # a Redis that is merely slow must not be lost here
+    async with replica(redis_server.url, seconds=seconds) as one, replica(redis_server.url, seconds=seconds) as other:
+        passed = await asyncio.gather(*(each.let_through(limited, 50) for each in (one, other)))
+        assert (sum(passed), one.degraded(), other.degraded()) == (20, False, False)
+    async with replica(redis_server.url) as another:
+        assert await remaining(another, limited) == [480, 0]
+
+
 async def test_an_answer_tells_what_is_left_of_every_window(redis_server: "RedisServer") -> None:
     async with replica(redis_server.url) as one:
         allowance = await one.quotas.take(key("9/hour; 20/day"), 2)

@@ -1,10 +1,14 @@
 """Whether the service may be asked."""
 
+import asyncio
+
 import pytest
 
 from service.errors import NotReadyError
 from service.metrics import Metrics
 from service.readiness import Readiness, State
+
+PATIENCE_SECONDS = 30
 
 
 @pytest.fixture
@@ -15,6 +19,14 @@ def metrics() -> Metrics:
 @pytest.fixture
 def readiness(metrics: Metrics) -> Readiness:
     return Readiness(metrics)
+
+
+async def test_whoever_waits_for_the_loading_goes_on_when_it_is_over(readiness: Readiness) -> None:
+    waiting = asyncio.create_task(readiness.loaded())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    readiness.change("ready")
+    await asyncio.wait_for(waiting, PATIENCE_SECONDS)
 
 
 def test_it_starts_as_loading_and_not_ready(readiness: Readiness) -> None:
