@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from schemathesis import Case
 
 from benchmarks.fuzz import Tally, cases, fuzz
@@ -32,3 +33,18 @@ def test_no_mutated_image_is_answered_500(real_service: "Service") -> None:
     fuzz(mutated_images(), lambda content: real_service.post(content).status_code, IMAGES, tally, 0)
     assert tally.faults == []
     assert {200, 422} <= set(tally.statuses)
+
+
+def test_an_error_of_the_server_and_a_hang_are_faults() -> None:
+    tally = Tally()
+    answers = {"answered": 200, "refused": 503, "broken": 500}
+
+    def ask(request: str) -> int:
+        if request == "hangs":
+            raise httpx.ReadTimeout("no answer")
+        return answers[request]
+
+    for request in ("answered", "refused", "broken", "hangs"):
+        tally.count(ask, request)
+    assert [fault.partition("(")[0] for fault in tally.faults] == ["500: 'broken'", "ReadTimeout"]
+    assert tally.asked == 4
