@@ -1,6 +1,6 @@
 # The service (the default target) and the offline trainer (--target trainer), for CPU and CUDA: the CUDA libraries come
 # with torch's wheels, so the host needs only NVIDIA's driver and container toolkit.
-ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+ARG PYTHON_IMAGE=python:3.12.8-slim-bookworm
 
 # What builds; nothing of it but its results reaches an image.
 FROM ${PYTHON_IMAGE} AS tools
@@ -62,12 +62,10 @@ CMD ["--help"]
 
 FROM runtime AS gateway
 ARG VERSION=0.1.0
-ARG REVISION=unknown
 LABEL org.opencontainers.image.title="purigate" \
       org.opencontainers.image.description="A gateway that defends an image classifier by patch-wise purification" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.version="${VERSION}"
 COPY --from=service /opt/app /opt/app
 # Another port is set with PURIGATE_PORT, not with --port: the health check reads it too.
 ENV PURIGATE_HOST=0.0.0.0 \

@@ -68,5 +68,8 @@ def _report(environment: Environment, **_: Any) -> None:
         least: float = environment.parsed_options.min_capacity
         capacity = shape.capacity()
         log.info("capacity: %.1f requests a second", capacity)
-        enough = capacity > 0 and capacity >= least
-        judge(environment, [] if enough else [f"the capacity is {capacity:.1f} requests a second, less than {least:g}"])
+        if capacity == 0:
+            judge(environment, ["no step held the thresholds: begin with fewer --first-users"])
+        else:
+            small = f"the capacity is {capacity:.1f} requests a second, less than {least:g}"
+            judge(environment, [small] if capacity < least else [])

@@ -18,7 +18,7 @@ def documents() -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes the files that differ."""
+    """Writes every file, over what was there."""
     for name, text in documents().items():
         (FOLDER / name).write_text(text)
 

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.panels import Panel, Query, Thresholds, board, graph, number
-from deploy.grafana.queries import MEAN_BATCH, OURS
+from deploy.grafana.queries import IMAGES_A_SECOND, MEAN_BATCH, OURS
 
 ANSWERED = f'sum(rate(purigate_queries_total{{{OURS}, outcome="answered"}}[$rate]))'
 DEVICE = f"rate(purigate_device_seconds_total{{{OURS}}}[$rate])"
@@ -56,7 +56,7 @@ def _now() -> tuple[Panel, ...]:
         number(
             "Answered",
             "Images answered a second.",
-            "reqps",
+            IMAGES_A_SECOND,
             Query(ANSWERED, "queries"),
         ),
         number(
@@ -121,7 +121,7 @@ def _device() -> tuple[Panel, ...]:
         ),
         graph(
             "Device use",
-            "Seconds of the device used a second, by replica: 100 % is a device that never rests.",
+            "Seconds of its device that each replica uses a second: 100 % of each is a device that never rests.",
             "percentunit",
             Query(f"sum by (instance) ({DEVICE})", "{{instance}}"),
         ),
@@ -145,7 +145,7 @@ def _keys() -> tuple[Panel, ...]:
         graph(
             "Images by key",
             "Images granted a second.",
-            "reqps",
+            IMAGES_A_SECOND,
             Query(f"sum by (key) ({GRANTED})", "{{key}}"),
             stacked=True,
         ),

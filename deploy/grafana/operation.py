@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.grafana.panels import Panel, Query, Thresholds, board, graph, number
-from deploy.grafana.queries import MEAN_BATCH, OURS
+from deploy.grafana.queries import IMAGES_A_SECOND, MEAN_BATCH, OURS
 
 CLASSIFY = f'{OURS}, route=~"/classify.*"'
 REQUESTS = f"sum(rate(purigate_http_requests_total{{{CLASSIFY}}}[$rate]))"
@@ -111,7 +111,7 @@ def _requests() -> tuple[Panel, ...]:
         graph(
             "Queries by outcome",
             "Images asked about, by what became of them.",
-            "reqps",
+            IMAGES_A_SECOND,
             Query(f"sum by (outcome) (rate(purigate_queries_total{{{OURS}}}[$rate]))", "{{outcome}}"),
             stacked=True,
         ),
@@ -124,8 +124,8 @@ def _requests() -> tuple[Panel, ...]:
         ),
         graph(
             "Cancelled",
-            "Queries dropped because their client left before the answer.",
-            "reqps",
+            "Images dropped because their client left before the answer.",
+            IMAGES_A_SECOND,
             Query(f"sum by (instance) (rate(purigate_cancelled_total{{{OURS}}}[$rate]))", "{{instance}}"),
         ),
     )
@@ -142,7 +142,8 @@ def _queue_and_device() -> tuple[Panel, ...]:
         ),
         graph(
             "Device use",
-            "Seconds of the device used a second, by stage and replica: 100 % is a device that never rests.",
+            "Seconds of the device used a second, by stage and replica. All are stacked:"
+            " each device that never rests adds 100 %, so two replicas reach 200 %.",
             "percentunit",
             Query(
                 f"sum by (instance, stage) (rate(purigate_device_seconds_total{{{OURS}}}[$rate]))",
@@ -212,7 +213,7 @@ def _keys_and_faults() -> tuple[Panel, ...]:
         graph(
             "Images by key",
             "What the holder of each key asked about, granted or refused for its quota.",
-            "reqps",
+            IMAGES_A_SECOND,
             Query(
                 f"sum by (key, outcome) (rate(purigate_key_queries_total{{{OURS}}}[$rate]))",
                 "{{key}}, {{outcome}}",
@@ -252,7 +253,7 @@ def _exporters() -> tuple[Panel, ...]:
         graph(
             "GPU memory",
             "Used; needs the DCGM exporter.",
-            "decmbytes",
+            "mbytes",
             Query("DCGM_FI_DEV_FB_USED", "{{Hostname}}, GPU {{gpu}}"),
         ),
         graph(
@@ -263,7 +264,7 @@ def _exporters() -> tuple[Panel, ...]:
         ),
         graph(
             "Redis memory",
-            "Used, and the limit; above it, counters of quotas are thrown away or refused as its policy says.",
+            "Used, and the limit. At it, Redis refuses to count (its policy is noeviction), and the fallback holds.",
             "bytes",
             Query("redis_memory_used_bytes", "used, {{instance}}"),
             Query("redis_memory_max_bytes > 0", "limit, {{instance}}"),

@@ -113,7 +113,7 @@ def graph(
         steps = [models.Threshold(value=None, color=GREEN), models.Threshold(value=limit, color=RED)]
         panel.thresholds(dashboard.ThresholdsConfig().mode(models.ThresholdsMode.ABSOLUTE).steps(steps))
         panel.thresholds_style(common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED))
-    for letter, query in zip("ABCDEFGH", queries, strict=False):
+    for letter, query in zip("ABCDEFGH"[: len(queries)], queries, strict=True):
         panel.with_target(_target(query, letter))
     return panel
 

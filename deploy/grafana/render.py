@@ -16,10 +16,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deploy.grafana.build import FOLDER
+from deploy.grafana.queries import IMAGES_A_SECOND
 
 COLUMNS = 2
 POINTS = 200
-UNITS = {"currencyUSD": "dollars", "ms": "ms", "percentunit": "share", "reqps": "a second", "short": ""}
+UNITS = {
+    "currencyUSD": "dollars",
+    "ms": "ms",
+    "percentunit": "share",
+    "reqps": "requests a second",
+    IMAGES_A_SECOND: "images a second",
+    "short": "",
+}
 Series = dict[str, Any]
 
 

@@ -101,6 +101,19 @@ def test_all_replicas_are_found_by_one_name(compose: Compose, network: str) -> N
     assert named == set(GATEWAYS)
 
 
+def test_prometheus_asks_services_that_it_reaches_on_the_ports_where_they_answer(compose: Compose, root: Path) -> None:
+    found = services(compose(*GPU))
+    jobs = yaml.safe_load((root / "deploy" / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = {name: one["port"] for job in jobs for one in job.get("dns_sd_configs", ()) for name in one["names"]}
+    assert set(asked) == {"gateway", "redis-exporter", "dcgm-exporter"}
+    for name in asked:
+        assert set(found[name]["networks"]) & set(found["prometheus"]["networks"]), name
+    metrics = re.search(r"PURIGATE_METRICS_PORT=(\d+)", (root / "Dockerfile").read_text())
+    assert metrics
+    assert asked["gateway"] == int(metrics.group(1))
+    assert f":{asked['redis-exporter']}/" in found["redis-exporter"]["healthcheck"]["test"][-1]
+
+
 def test_replicas_share_redis_and_the_sticky_secret(compose: Compose) -> None:
     one, other = (services(compose(*REPLICAS))[name] for name in GATEWAYS)
     assert one["environment"] == other["environment"]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from deploy.grafana.build import documents
+from deploy.grafana.panels import Query, graph
 from service.metrics import Metrics
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "grafana"
@@ -33,6 +34,21 @@ def test_a_panel_says_what_it_shows_and_in_which_unit(panel: dict[str, Any]) -> 
     assert panel["description"].endswith(".")
     assert panel["fieldConfig"]["defaults"]["unit"]
     assert [target["legendFormat"] for target in panel["targets"] if not target["legendFormat"]] == []
+
+
+@pytest.mark.parametrize("panel", PANELS)
+def test_only_what_counts_requests_is_told_in_requests_a_second(panel: dict[str, Any]) -> None:
+    if panel["fieldConfig"]["defaults"]["unit"] == "reqps":
+        for target in panel["targets"]:
+            assert re.findall(r"purigate_\w+", target["expr"]) in (
+                ["purigate_http_requests_total"],
+                ["purigate_rejected_total"],
+            )
+
+
+def test_no_query_of_a_panel_is_left_out() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        graph("Nine", "Too many.", "short", *[Query("vector(1)", "one")] * 9)
 
 
 @pytest.mark.parametrize("panel", PANELS)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -97,8 +98,14 @@ def test_commands_begin_with_the_interpreter_that_has_the_dependencies(stages: d
     assert f"--from=dependencies {filled.group(1)} {filled.group(1)}" in " ".join(stages["runtime"].all("COPY"))
 
 
-def test_the_base_can_be_chosen_and_is_slim(root: Path) -> None:
-    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+-slim-\w+$", (root / "Dockerfile").read_text(), re.MULTILINE)
+def test_the_base_can_be_chosen_and_is_slim_and_exact(root: Path) -> None:
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+\.\d+-slim-\w+$", (root / "Dockerfile").read_text(), re.MULTILINE)
+
+
+def test_its_label_tells_the_version_of_the_package(stages: dict[str, Stage], root: Path) -> None:
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    assert stages["gateway"].all("ARG") == [f"VERSION={version}"]
+    assert 'image.version="${VERSION}"' in stages["gateway"].last("LABEL")
 
 
 def test_a_signal_reaches_the_process(stages: dict[str, Stage]) -> None:

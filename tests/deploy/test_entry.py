@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -66,6 +67,7 @@ class Answer(BaseHTTPRequestHandler):
         body = json.dumps({"replica": self.server.server_address[0]}).encode()
         self.send_response(200 if self.server.ready else 503)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("X-Request-ID", self.headers["X-Request-ID"])
         self.end_headers()
         self.wfile.write(body)
 
@@ -172,18 +174,36 @@ def test_every_replica_is_asked(entry: Entry) -> None:
     assert entry.names.asked == {b"gateway"}
 
 
-def test_clients_come_to_the_two_routes_that_are_for_them(entry: Entry) -> None:
+def is_problem(response: httpx.Response, status: int, name: str) -> bool:
+    """Whether it is what the gateway itself would have answered, with one id in its head and its body."""
+    body = response.json()
+    assert (response.status_code, response.headers["Content-Type"]) == (status, "application/problem+json")
+    assert response.headers.get_list("X-Request-ID") == [body["request_id"]]
+    assert body["request_id"]
+    return bool((body["status"], body["type"]) == (status, f"urn:purigate:problem:{name}"))
+
+
+def test_clients_come_to_the_routes_that_are_for_them(entry: Entry) -> None:
     assert [entry.ask(path).status_code for path in ("/classify?top_k=1", "/classify/batch")] == [200, 200]
     assert entry.paths() == ["/classify?top_k=1", "/classify/batch"]
 
 
 @pytest.mark.parametrize(
-    "path", ["/metrics", "/info", "/docs", "/openapi.json", "/admin/reload", "/livez", "/classify/../metrics", "/"]
+    "path",
+    [
+        "/metrics",
+        "/info",
+        "/docs",
+        "/openapi.json",
+        "/admin/reload",
+        "/livez",
+        "/classify/../metrics",
+        "/",
+        "/entry/problem/internal",
+    ],
 )
 def test_nothing_else_comes_through(entry: Entry, path: str) -> None:
-    response = entry.ask(path)
-    assert (response.status_code, response.headers["Content-Type"]) == (404, "application/problem+json")
-    assert response.json()["type"] == "urn:purigate:problem:not-found"
+    assert is_problem(entry.ask(path), 404, "not-found")
     assert entry.paths() == []
 
 
@@ -208,13 +228,12 @@ def test_without_any_replica_it_says_when_to_come_back(entry: Entry) -> None:
     for replica in entry.replicas:
         replica.stop()
     response = entry.ask()
-    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-    assert response.json()["type"] == "urn:purigate:problem:not-ready"
+    assert is_problem(response, 503, "not-ready")
+    assert response.headers["Retry-After"] == "5"
 
 
 def test_a_body_that_is_too_large_is_refused_before_a_replica_sees_it(entry: Entry) -> None:
-    response = entry.ask(content=bytes(17 * 1024 * 1024))
-    assert (response.status_code, response.json()["type"]) == (413, "urn:purigate:problem:body-too-large")
+    assert is_problem(entry.ask(content=bytes(17 * 1024 * 1024)), 413, "body-too-large")
     assert entry.paths() == []
 
 
@@ -229,3 +248,38 @@ def test_it_tells_whether_any_replica_is_ready(entry: Entry) -> None:
     assert entry.client.get("/readyz").status_code == 200
     entry.replicas[1].ready = False
     assert entry.client.get("/readyz").status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "name"),
+    [
+        (b"what is this?\r\n\r\n", 400, "malformed-request"),
+        (b"POST /classify HTTP/1.1\r\n\r\n", 400, "malformed-request"),
+        (b"POST /classify HTTP/9.9\r\nHost: a\r\n\r\n", 400, "malformed-request"),
+        (b"TRACE /classify HTTP/1.1\r\nHost: a\r\n\r\n", 405, "method-not-allowed"),
+        (b"POST /classify?" + 9000 * b"a" + b" HTTP/1.1\r\nHost: a\r\n\r\n", 431, "head-too-large"),
+        (b"POST /classify HTTP/1.1\r\nHost: a\r\nA: " + 9000 * b"a" + b"\r\n\r\n", 431, "head-too-large"),
+    ],
+    ids=["no request", "no host", "no such version", "trace", "long address", "long field"],
+)
+def test_what_it_cannot_take_is_a_problem(entry: Entry, head: bytes, status: int, name: str) -> None:
+    with socket.create_connection((entry.client.base_url.host, entry.client.base_url.port or 80)) as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.sendall(head)
+        answer = HTTPResponse(connection)
+        answer.begin()
+        response = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+    assert is_problem(response, status, name)
+    assert entry.paths() == []
+
+
+def test_an_answer_of_a_replica_bears_one_id(entry: Entry) -> None:
+    response = entry.client.post("/classify", content=b"image", headers={"X-Request-ID": "mine-1"})
+    assert response.headers.get_list("X-Request-ID") == ["mine-1"]
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("mine-1", True), ('"},{"', False)])
+def test_the_id_of_a_client_is_kept_if_it_is_one(entry: Entry, sent: str, kept: bool) -> None:
+    response = entry.client.get("/nothing", headers={"X-Request-ID": sent})
+    assert is_problem(response, 404, "not-found")
+    assert (response.headers["X-Request-ID"] == sent) == kept

@@ -1,5 +1,7 @@
 """The Kubernetes manifests, as kustomize builds them, against the published schemas and our settings."""
 
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -24,7 +26,7 @@ def built(root: Path) -> dict[str, Objects]:
     """The objects of each overlay by their kind and name."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
-        pytest.skip("kubectl is not installed")
+        pytest.skip("needs kubectl, newer than that of Debian: CONTRIBUTING.md")
     return {overlay: build(kubectl, root / "deploy" / "k8s" / "overlays" / overlay) for overlay in OVERLAYS}
 
 
@@ -57,6 +59,31 @@ def written(root: Path) -> list[dict[str, Any]]:
     """Every manifest as it is written, without kustomize."""
     files = sorted((root / "deploy" / "k8s" / "base").glob("*.yaml"))
     return [one for file in files if file.name != "kustomization.yaml" for one in yaml.safe_load_all(file.read_text())]
+
+
+def patches(root: Path) -> list[dict[str, Any]]:
+    """What the overlays change; each is a manifest."""
+    folders = [root / "deploy" / "k8s" / "overlays" / overlay for overlay in OVERLAYS]
+    named = [(one, yaml.safe_load((one / "kustomization.yaml").read_text())["patches"]) for one in folders]
+    return [yaml.safe_load((folder / patch["path"]).read_text()) for folder, given in named for patch in given]
+
+
+def whole(manifest: dict[str, Any], root: Path) -> dict[str, Any]:
+    """A Deployment with the labels that the base's kustomization adds; anything else is whole as it is written."""
+    if manifest["kind"] == "Deployment":
+        (labels,) = yaml.safe_load((root / "deploy" / "k8s" / "base" / "kustomization.yaml").read_text())["labels"]
+        manifest["spec"]["selector"] = {"matchLabels": labels["pairs"]}
+        manifest["spec"]["template"].setdefault("metadata", {})["labels"] = labels["pairs"]
+    return manifest
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_manifest_and_patch_is_as_written_what_the_published_schema_says(root: Path, version: str) -> None:
+    """Without kubectl, too; what kustomize makes of them is judged below."""
+    checked = [one for one in (*written(root), *patches(root)) if one["kind"] not in WITHOUT_SCHEMA]
+    assert len(checked) == 7 + len(OVERLAYS)
+    for one in checked:
+        kubernetes_validate.validate(whole(one, root), version, strict=True)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -221,3 +248,25 @@ def test_the_budget_lets_a_node_be_drained(objects: Objects) -> None:
 
 def test_no_secret_is_in_a_manifest(objects: Objects) -> None:
     assert not [name for name in objects if name.startswith("Secret/")]
+
+
+def test_the_documented_command_makes_the_rules_objects_of_the_operator(root: Path, tmp_path: Path) -> None:
+    text = (root / "docs" / "deployment.md").read_text()
+    (command,) = [one for one in re.findall(r"```\n(.*?)```", text, re.DOTALL) if "PrometheusRule" in one]
+    (tmp_path / "kubectl").write_text("#!/bin/sh\ncat\necho ---\n")
+    (tmp_path / "kubectl").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "-ec", command], cwd=root, env={"PATH": path}, capture_output=True, text=True, check=True
+    )
+    made = {one["metadata"]["name"]: one["spec"] for one in yaml.safe_load_all(done.stdout) if one}
+    rules = root / "deploy" / "prometheus" / "rules"
+    assert made == {f"purigate-{file.stem}": yaml.safe_load(file.read_text()) for file in rules.glob("*.yml")}
+
+
+def test_the_price_is_a_line_to_take_the_mark_from(root: Path) -> None:
+    text = (root / "deploy" / "k8s" / "base" / "kustomization.yaml").read_text()
+    (generator,) = yaml.safe_load(text.replace("# - PURIGATE_", "- PURIGATE_"))["configMapGenerator"]
+    name, _, price = generator["literals"][-1].partition("=")
+    assert name == "PURIGATE_DEVICE_HOUR_PRICE_DOLLARS"
+    assert Settings(device_hour_price_dollars=price).device_hour_price_dollars

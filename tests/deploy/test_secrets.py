@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,15 @@ def test_no_secret_is_printed(root: Path, folder: Path) -> None:
     assert not [secret for secret in contents(folder).values() if secret in done.stdout + done.stderr]
 
 
-def test_git_and_the_build_ignore_them(root: Path) -> None:
+def test_git_ignores_them(root: Path) -> None:
     ignored = (root / ".gitignore").read_text().splitlines()
     assert {"/secrets/", "/.env"} <= set(ignored)
+
+
+@pytest.mark.parametrize("name", ["secrets", ".env", "keys.json", "bundles"])
+def test_they_cannot_come_into_an_image(root: Path, name: str) -> None:
+    ignored = False
+    for rule in (root / ".dockerignore").read_text().splitlines():  # the last that matches holds
+        if fnmatch(name, rule.removeprefix("!")):
+            ignored = not rule.startswith("!")
+    assert ignored

@@ -108,12 +108,19 @@ def test_steps_end_at_the_last_and_tell_the_capacity(service: "Service", load: L
     assert f"capacity: {best:.1f} requests a second" in ended.stderr
 
 
-def test_steps_end_at_the_first_that_breaks_and_fail_below_the_least_capacity(
+def test_steps_end_at_the_first_that_breaks_and_fail_if_none_held(
     service: "Service", load: Load, tmp_path: Path
 ) -> None:
     ended = load(service, *STEPS, "--max-p99-ms", "0.5", file="step.py")
     assert ended.returncode == 1
+    assert "no step held the thresholds" in ended.stderr
     assert [step["users"] for step in rows(tmp_path / "run_steps.csv")] == ["2"]
+
+
+def test_steps_fail_below_the_least_capacity(service: "Service", load: Load) -> None:
+    ended = load(service, *STEPS, *GENEROUS, "--min-capacity", "1e9", file="step.py")
+    assert ended.returncode == 1
+    assert "less than 1e+09" in ended.stderr
 
 
 def test_a_soak_is_judged_part_by_part(service: "Service", load: Load, tmp_path: Path) -> None:
