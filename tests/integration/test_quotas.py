@@ -62,7 +62,9 @@ def test_over_quota_is_429_and_says_when_to_come_back(
     assert response.headers["RateLimit"].startswith('"day";r=0;t=')
     assert service.value("rejected_total", reason="quota-exceeded") == 1
     assert service.value("queries_total", outcome="rejected") == 1
-    assert service.value("key_queries_total", key="alice", outcome="refused") is not None
+    assert service.value("key_queries_total", key="alice", outcome="refused") == 1
+    assert service.post(png(1), headers=header).status_code == 429
+    assert service.value("key_queries_total", key="alice", outcome="refused") == 2
 
 
 def test_a_batch_counts_every_image(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import structlog
 
-from service.errors import QuotaStoreError
+from service.errors import QuotaExceededError, QuotaStoreError
 from service.keys import Key
 from service.metrics import Metrics
 from service.quota_store import QuotaStore, local_store, redis_store
@@ -150,17 +150,37 @@ async def test_a_quota_that_is_used_up_is_known_without_asking_until_there_is_mo
 ) -> None:
     spent = key("3/hour")
     async with replica(redis_server.url) as one:
-        assert one.quotas.refuse_if_spent(spent) is None
+        assert one.quotas.refuse_if_spent(spent, 1) is None
         await one.let_through(spent, 4)
-        refused = one.quotas.refuse_if_spent(spent)
+        refused = one.quotas.refuse_if_spent(spent, 1)
         assert refused
         wait = refused.seconds_until(1)
         one.now = wait / 2
-        later = one.quotas.refuse_if_spent(spent)
+        later = one.quotas.refuse_if_spent(spent, 1)
         assert later
         assert later.seconds_until(1) == pytest.approx(wait / 2)
         one.now = wait
-        assert one.quotas.refuse_if_spent(spent) is None
+        assert one.quotas.refuse_if_spent(spent, 1) is None
+
+
+async def test_a_refusal_tells_of_what_was_asked_and_not_of_what_was_refused_before() -> None:
+    limited = key("5/hour; 3/day")
+    async with replica() as one:
+        assert [await one.granted(limited, 3) for _ in range(2)] == [True, False]
+        for refused in (one.quotas.refuse_if_spent(limited, 1), await one.quotas.take(limited, 1)):
+            assert refused
+            with pytest.raises(QuotaExceededError, match=r"used up: 3 images a day$") as told:
+                refused.require()
+            assert told.value.retry_after == refused.seconds_until(1)
+
+
+async def test_each_refusal_is_counted_once_however_early_it_is_known() -> None:
+    limited = key("3/day")
+    async with replica() as one:
+        await one.let_through(limited, 4)
+        one.quotas.refuse_if_spent(limited, 1)
+        await one.granted(limited, 2)
+    assert one.counted("alice") == {"granted": 3, "refused": 4}
 
 
 async def test_a_batch_that_is_too_large_for_what_is_left_does_not_use_it_up() -> None:
