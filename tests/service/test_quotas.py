@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 import structlog
 
 from service.errors import QuotaExceededError, QuotaStoreError
@@ -220,6 +221,23 @@ async def test_its_loss_is_told_once_and_undone_by_itself(redis_server: "RedisSe
             redis_server.start()
             await until(lambda: not one.degraded())
             assert await one.let_through(key("5/day"), 20) == 5, "the new Redis has counted nothing yet"
+    assert [line["event"] for line in lines] == ["quota_store_lost", "quota_store_back"]
+
+
+async def test_redis_that_can_only_be_read_is_gone_until_it_can_be_written(redis_server: "RedisServer") -> None:
+    def probes() -> int:
+        return int(administrator.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+    with structlog.testing.capture_logs() as lines, redis.Redis(port=redis_server.port) as administrator:
+        async with replica(redis_server.url) as one:
+            assert await one.granted(key("5/day"))
+            administrator.config_set("maxmemory", 1)
+            assert await one.let_through(key("5/day"), 20) == 5
+            administrator.config_resetstat()
+            await until(lambda: probes() >= 2)
+            assert one.degraded()
+            administrator.config_set("maxmemory", 0)
+            await until(lambda: not one.degraded())
     assert [line["event"] for line in lines] == ["quota_store_lost", "quota_store_back"]
 
 
