@@ -105,12 +105,14 @@ class PasswordFile(CredentialProvider):
         """What a connection authenticates with.
 
         Raises:
-            redis.exceptions.AuthenticationError: the file cannot be read any more.
+            redis.exceptions.AuthenticationError: the file cannot be read any more, or holds no text.
         """
         try:
             password = read_secret(self._path).decode()
         except SecretError as error:
             raise AuthenticationError(str(error)) from error
+        except UnicodeDecodeError:
+            raise AuthenticationError(f"{self._path}: not UTF-8 text") from None  # the error holds the secret
         return (self._user, password) if self._user else (password,)
 
 

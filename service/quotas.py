@@ -155,6 +155,9 @@ class Quotas:
                 await self._probe(shared)
             except STORE_FAILURES:
                 continue
+            except Exception:
+                log.exception("quota_store_not_probed")
+                continue
             self._waiting = None
             self._spent.clear()
             self._metrics.quota_store_degraded.set(0)

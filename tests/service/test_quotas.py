@@ -79,24 +79,27 @@ async def test_alone_exactly_as_many_images_pass_as_the_quota_says() -> None:
 
 
 async def test_two_replicas_on_one_redis_let_exactly_the_quota_through(redis_server: "RedisServer") -> None:
-    async with replica(redis_server.url) as one, replica(redis_server.url) as other:
+    async with (
+        replica(redis_server.url, seconds=PATIENCE_SECONDS) as one,
+        replica(redis_server.url, seconds=PATIENCE_SECONDS) as other,
+    ):
         passed = await asyncio.gather(*(each.let_through(key("37/day"), 100) for each in (one, other)))
     assert sum(passed) == 37
 
 
 async def test_every_image_of_a_batch_counts(redis_server: "RedisServer") -> None:
-    async with replica(redis_server.url) as one:
+    async with replica(redis_server.url, seconds=PATIENCE_SECONDS) as one:
         assert [await one.granted(key("10/day"), 4) for _ in range(3)] == [True, True, False]
         assert await one.let_through(key("10/day"), 9) == 2
 
 
 async def test_two_keys_count_apart(redis_server: "RedisServer") -> None:
-    async with replica(redis_server.url) as one:
+    async with replica(redis_server.url, seconds=PATIENCE_SECONDS) as one:
         assert [await one.let_through(key("3/day", name), 9) for name in ("alice", "bob")] == [3, 3]
 
 
 async def test_the_tightest_window_decides(redis_server: "RedisServer") -> None:
-    async with replica(redis_server.url) as one:
+    async with replica(redis_server.url, seconds=PATIENCE_SECONDS) as one:
         assert await one.let_through(key("9/hour; 4/day"), 20) == 4
         assert await one.let_through(key("4/hour; 9/day", "bob"), 20) == 4
 
@@ -214,7 +217,7 @@ async def test_redis_that_hangs_is_gone(redis_server: "RedisServer") -> None:
 
 async def test_its_loss_is_told_once_and_undone_by_itself(redis_server: "RedisServer") -> None:
     with structlog.testing.capture_logs() as lines:
-        async with replica(redis_server.url) as one:
+        async with replica(redis_server.url, seconds=PATIENCE_SECONDS) as one:
             await one.let_through(key("5/day"), 5)
             redis_server.kill()
             await one.let_through(key("5/day"), 20)
@@ -260,6 +263,22 @@ async def test_under_deny_nobody_with_a_quota_passes_while_redis_is_gone(redis_s
         redis_server.start()
         await until(lambda: not one.degraded())
         assert await one.granted(key("5/day"))
+
+
+async def test_a_bug_while_redis_is_asked_again_is_told_and_does_not_end_the_asking(
+    redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget(_store: QuotaStore) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a bug")
+
+    with structlog.testing.capture_logs() as lines:
+        redis_server.kill()
+        async with replica(redis_server.url) as one:
+            monkeypatch.setattr(QuotaStore, "forget_connections", forget)
+            redis_server.start()
+            await until(lambda: not one.degraded())
+    assert [line["event"] for line in lines] == ["quota_store_lost", "quota_store_not_probed", "quota_store_back"]
 
 
 async def test_closing_leaves_nothing_running(redis_server: "RedisServer") -> None:
