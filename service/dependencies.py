@@ -104,13 +104,13 @@ class Quota:
         self._key = key
 
     def refuse_if_spent(self) -> None:
-        """Spares the reading of a body whose images the quota cannot allow.
+        """Spares the reading of a body whose images the quota cannot allow; it is refused as one image.
 
         Raises:
             QuotaExceededError: it is known to be used up.
         """
         if self._key:
-            self._settle(self._state.quotas.refuse_if_spent(self._key), 1)
+            self._settle(self._state.quotas.refuse_if_spent(self._key, 1), 1)
 
     async def take(self, images: int, deadline: Deadline) -> None:
         """Counts `images` against the quota.

@@ -58,10 +58,13 @@ class Keyring:
             log.info("keys_reloaded", keys=[key.id for key in self._keys.keys])
 
     async def follow(self) -> None:
-        """Looks at the file every second, until it is cancelled."""
+        """Looks at the file every second, until it is cancelled; a bug in one look does not end it."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            self.refresh()
+            try:
+                self.refresh()
+            except Exception:
+                log.exception("keys_not_followed")
 
 
 def _signature(path: Path) -> Signature | None:

@@ -20,6 +20,7 @@ from service.secret_file import SecretError, read_secret
 PREFIX = "purigate"
 CONNECTIONS = 16
 PROBE = "probe"
+PROBE_SECONDS = 1
 
 
 class QuotaStore:
@@ -55,8 +56,9 @@ class QuotaStore:
         return True
 
     async def probe(self) -> None:
-        """Does what `take` does first, for nobody; raises what it would raise."""
-        await self._storage.get_sliding_window(PROBE, 1)
+        """Counts for nobody, since one that can be read may still not be written; raises what `take` would raise."""
+        # Not a hit: where a window ended it begins with a rename, and then Redis lets it write without memory.
+        await self._storage.incr(PROBE, PROBE_SECONDS)
 
     async def forget_connections(self) -> None:
         """Closes those that wait in the pool: they may lead to a Redis that is no more, and each would fail once."""
@@ -103,12 +105,14 @@ class PasswordFile(CredentialProvider):
         """What a connection authenticates with.
 
         Raises:
-            redis.exceptions.AuthenticationError: the file cannot be read any more.
+            redis.exceptions.AuthenticationError: the file cannot be read any more, or holds no text.
         """
         try:
             password = read_secret(self._path).decode()
         except SecretError as error:
             raise AuthenticationError(str(error)) from error
+        except UnicodeDecodeError:
+            raise AuthenticationError(f"{self._path}: not UTF-8 text") from None  # the error holds the secret
         return (self._user, password) if self._user else (password,)
 
 

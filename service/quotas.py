@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 from redis.exceptions import RedisError
@@ -93,13 +93,17 @@ class Quotas:
                     self._lose(self._shared, error)
             yield
 
-    def refuse_if_spent(self, key: Key) -> Allowance | None:
-        """What is known of the quota of `key` without asking the store: nothing, or that it is used up."""
+    def refuse_if_spent(self, key: Key, images: int) -> Allowance | None:
+        """What is known of the quota of `key` without asking the store: nothing, or that it is used up.
+
+        Then `images` are counted in the metrics as refused.
+        """
         spent = self._spent.get(key.id)
         now = self._clock()
         if spent is None or spent.quota != key.quota or now >= spent.until:
             return None
-        return spent.allowance.after(now - spent.since)
+        self._tell(key, "refused", images)
+        return replace(spent.allowance.after(now - spent.since), images=images)
 
     async def take(self, key: Key, images: int) -> Allowance | None:
         """Counts `images` against the quota of `key`, and in the metrics; the answer is None if it has no quota.
@@ -107,12 +111,15 @@ class Quotas:
         Raises:
             QuotaStoreError: the shared store is away and the fallback is `deny`.
         """
-        allowance = None
-        if key.limits:
-            allowance = self.refuse_if_spent(key) or await self._count(key, images)
-        outcome = "granted" if allowance is None or allowance.granted else "refused"
-        self._metrics.key_queries.labels(key=key.id, outcome=outcome).inc(images)
+        refused = self.refuse_if_spent(key, images)
+        if refused:
+            return refused
+        allowance = await self._count(key, images) if key.limits else None
+        self._tell(key, "granted" if allowance is None or allowance.granted else "refused", images)
         return allowance
+
+    def _tell(self, key: Key, outcome: str, images: int) -> None:
+        self._metrics.key_queries.labels(key=key.id, outcome=outcome).inc(images)
 
     async def _count(self, key: Key, images: int) -> Allowance:
         allowance = await self._ask_stores(key, images)
@@ -147,6 +154,9 @@ class Quotas:
                 await shared.forget_connections()
                 await self._probe(shared)
             except STORE_FAILURES:
+                continue
+            except Exception:
+                log.exception("quota_store_not_probed")
                 continue
             self._waiting = None
             self._spent.clear()

@@ -142,6 +142,7 @@ async def classify(
     quota.refuse_if_spent()
     images = await read_images(request, settings, max_images=1, body=body)
     deadline = gateway.begin()
+    gateway.refuse_unless_open(len(images))
     await quota.take(len(images), deadline)
     answers = await while_connected(request, gateway.classify(images, deadline))
     (result,) = teller.tell(answers, top_k)

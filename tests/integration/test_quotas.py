@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +62,9 @@ def test_over_quota_is_429_and_says_when_to_come_back(
     assert response.headers["RateLimit"].startswith('"day";r=0;t=')
     assert service.value("rejected_total", reason="quota-exceeded") == 1
     assert service.value("queries_total", outcome="rejected") == 1
-    assert service.value("key_queries_total", key="alice", outcome="refused") is not None
+    assert service.value("key_queries_total", key="alice", outcome="refused") == 1
+    assert service.post(png(1), headers=header).status_code == 429
+    assert service.value("key_queries_total", key="alice", outcome="refused") == 2
 
 
 def test_a_batch_counts_every_image(
@@ -108,6 +110,25 @@ def test_what_the_service_itself_refuses_does_not_count(
     assert [service.post(png(1), headers=header).status_code for _ in range(3)] == [200, 200, 429]
 
 
+def test_what_the_service_refuses_once_it_was_read_does_not_count(
+    service: "Service", engine: "FakeEngine", header: dict[str, str], png: Png
+) -> None:
+    def while_it_is_sent() -> Iterator[bytes]:
+        yield png(1)[:20]
+        service.wait_for_value(20, "waiting_bytes")
+        engine.warm.clear()
+        engine.fault = RuntimeError("CUDA error")
+        service.post(png(1), headers=header)
+        engine.fault = None
+        yield png(1)[20:]
+
+    late = service.client.post("/classify", content=while_it_is_sent(), headers=header | {"Content-Type": "image/png"})
+    assert late.status_code == 503
+    engine.warm.set()
+    service.wait_for_state("ready")
+    assert [service.post(png(1), headers=header).status_code for _ in range(3)] == [200, 200, 429]
+
+
 def test_under_deny_a_lost_redis_is_503(
     serve: "Serve",
     engine: "FakeEngine",
@@ -138,7 +159,7 @@ def test_the_deadline_holds_for_a_redis_that_hangs_too(
     assert_problem: "AssertProblem",
 ) -> None:
     service = serve(
-        engine, keys_file=keys_file, redis_url=redis_server.url, redis_timeout_ms=60_000, request_deadline_ms=200
+        engine, keys_file=keys_file, redis_url=redis_server.url, redis_timeout_ms=60_000, request_deadline_ms=2000
     )
     assert service.post(png(1), headers=header).status_code == 200
     redis_server.hang()

@@ -1,5 +1,6 @@
 """The keys that are accepted now, and how they change."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,32 @@ def test_a_file_that_is_mended_is_read(path: Path, alice: str, metrics: Metrics)
     ring.refresh()
     assert ring.identify(alice).id == "alice"
     assert reloads(metrics, "done") == 1
+
+
+async def test_a_bug_in_one_look_is_told_and_does_not_end_the_following(
+    path: Path,
+    alice: str,  # noqa: ARG001 - the file
+    metrics: Metrics,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.keyring.LOOK_SECONDS", 0.01)
+    ring = Keyring(path, metrics)
+    looks = 0
+    looked_again = asyncio.Event()
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            raise RuntimeError("a bug")
+        looked_again.set()
+
+    monkeypatch.setattr(ring, "refresh", look)
+    with structlog.testing.capture_logs() as lines:
+        following = asyncio.create_task(ring.follow())
+        await asyncio.wait_for(looked_again.wait(), 30)
+        following.cancel()
+    assert [line["event"] for line in lines] == ["keys_not_followed"]
 
 
 def test_a_file_that_cannot_be_read_at_the_start_is_an_error(path: Path, metrics: Metrics) -> None:

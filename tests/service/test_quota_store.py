@@ -92,6 +92,14 @@ async def test_a_file_that_is_gone_is_a_redis_that_is_gone(
         await count(store)
 
 
+async def test_a_password_that_is_no_text_is_a_redis_that_is_gone(
+    redis_server: "RedisServer", password_file: PasswordFile
+) -> None:
+    password_file.path.write_bytes(b"\xff\xfe")
+    with pytest.raises(AuthenticationError, match="not UTF-8 text"):
+        await count(redis_store(redis_server.url, SECONDS, password_file.path))
+
+
 def test_a_file_that_is_missing_at_the_start_is_an_error(redis_server: "RedisServer", tmp_path: Path) -> None:
     with pytest.raises(SecretError, match="nowhere"):
         redis_store(redis_server.url, SECONDS, tmp_path / "nowhere")

@@ -7,9 +7,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+import redis
 import structlog
 
-from service.errors import QuotaStoreError
+from service.errors import QuotaExceededError, QuotaStoreError
 from service.keys import Key
 from service.metrics import Metrics
 from service.quota_store import QuotaStore, local_store, redis_store
@@ -78,24 +79,27 @@ async def test_alone_exactly_as_many_images_pass_as_the_quota_says() -> None:
 
 
 async def test_two_replicas_on_one_redis_let_exactly_the_quota_through(redis_server: "RedisServer") -> None:
-    async with replica(redis_server.url) as one, replica(redis_server.url) as other:
+    async with (
+        replica(redis_server.url, seconds=PATIENCE_SECONDS) as one,
+        replica(redis_server.url, seconds=PATIENCE_SECONDS) as other,
+    ):
         passed = await asyncio.gather(*(each.let_through(key("37/day"), 100) for each in (one, other)))
     assert sum(passed) == 37
 
 
 async def test_every_image_of_a_batch_counts(redis_server: "RedisServer") -> None:
-    async with replica(redis_server.url) as one:
+    async with replica(redis_server.url, seconds=PATIENCE_SECONDS) as one:
         assert [await one.granted(key("10/day"), 4) for _ in range(3)] == [True, True, False]
         assert await one.let_through(key("10/day"), 9) == 2
 
 
 async def test_two_keys_count_apart(redis_server: "RedisServer") -> None:
-    async with replica(redis_server.url) as one:
+    async with replica(redis_server.url, seconds=PATIENCE_SECONDS) as one:
         assert [await one.let_through(key("3/day", name), 9) for name in ("alice", "bob")] == [3, 3]
 
 
 async def test_the_tightest_window_decides(redis_server: "RedisServer") -> None:
-    async with replica(redis_server.url) as one:
+    async with replica(redis_server.url, seconds=PATIENCE_SECONDS) as one:
         assert await one.let_through(key("9/hour; 4/day"), 20) == 4
         assert await one.let_through(key("4/hour; 9/day", "bob"), 20) == 4
 
@@ -150,17 +154,37 @@ async def test_a_quota_that_is_used_up_is_known_without_asking_until_there_is_mo
 ) -> None:
     spent = key("3/hour")
     async with replica(redis_server.url) as one:
-        assert one.quotas.refuse_if_spent(spent) is None
+        assert one.quotas.refuse_if_spent(spent, 1) is None
         await one.let_through(spent, 4)
-        refused = one.quotas.refuse_if_spent(spent)
+        refused = one.quotas.refuse_if_spent(spent, 1)
         assert refused
         wait = refused.seconds_until(1)
         one.now = wait / 2
-        later = one.quotas.refuse_if_spent(spent)
+        later = one.quotas.refuse_if_spent(spent, 1)
         assert later
         assert later.seconds_until(1) == pytest.approx(wait / 2)
         one.now = wait
-        assert one.quotas.refuse_if_spent(spent) is None
+        assert one.quotas.refuse_if_spent(spent, 1) is None
+
+
+async def test_a_refusal_tells_of_what_was_asked_and_not_of_what_was_refused_before() -> None:
+    limited = key("5/hour; 3/day")
+    async with replica() as one:
+        assert [await one.granted(limited, 3) for _ in range(2)] == [True, False]
+        for refused in (one.quotas.refuse_if_spent(limited, 1), await one.quotas.take(limited, 1)):
+            assert refused
+            with pytest.raises(QuotaExceededError, match=r"used up: 3 images a day$") as told:
+                refused.require()
+            assert told.value.retry_after == refused.seconds_until(1)
+
+
+async def test_each_refusal_is_counted_once_however_early_it_is_known() -> None:
+    limited = key("3/day")
+    async with replica() as one:
+        await one.let_through(limited, 4)
+        one.quotas.refuse_if_spent(limited, 1)
+        await one.granted(limited, 2)
+    assert one.counted("alice") == {"granted": 3, "refused": 4}
 
 
 async def test_a_batch_that_is_too_large_for_what_is_left_does_not_use_it_up() -> None:
@@ -193,13 +217,30 @@ async def test_redis_that_hangs_is_gone(redis_server: "RedisServer") -> None:
 
 async def test_its_loss_is_told_once_and_undone_by_itself(redis_server: "RedisServer") -> None:
     with structlog.testing.capture_logs() as lines:
-        async with replica(redis_server.url) as one:
+        async with replica(redis_server.url, seconds=PATIENCE_SECONDS) as one:
             await one.let_through(key("5/day"), 5)
             redis_server.kill()
             await one.let_through(key("5/day"), 20)
             redis_server.start()
             await until(lambda: not one.degraded())
             assert await one.let_through(key("5/day"), 20) == 5, "the new Redis has counted nothing yet"
+    assert [line["event"] for line in lines] == ["quota_store_lost", "quota_store_back"]
+
+
+async def test_redis_that_can_only_be_read_is_gone_until_it_can_be_written(redis_server: "RedisServer") -> None:
+    def probes() -> int:
+        return int(administrator.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+    with structlog.testing.capture_logs() as lines, redis.Redis(port=redis_server.port) as administrator:
+        async with replica(redis_server.url) as one:
+            assert await one.granted(key("5/day"))
+            administrator.config_set("maxmemory", 1)
+            assert await one.let_through(key("5/day"), 20) == 5
+            administrator.config_resetstat()
+            await until(lambda: probes() >= 2)
+            assert one.degraded()
+            administrator.config_set("maxmemory", 0)
+            await until(lambda: not one.degraded())
     assert [line["event"] for line in lines] == ["quota_store_lost", "quota_store_back"]
 
 
@@ -222,6 +263,22 @@ async def test_under_deny_nobody_with_a_quota_passes_while_redis_is_gone(redis_s
         redis_server.start()
         await until(lambda: not one.degraded())
         assert await one.granted(key("5/day"))
+
+
+async def test_a_bug_while_redis_is_asked_again_is_told_and_does_not_end_the_asking(
+    redis_server: "RedisServer", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget(_store: QuotaStore) -> None:
+        monkeypatch.undo()
+        raise RuntimeError("a bug")
+
+    with structlog.testing.capture_logs() as lines:
+        redis_server.kill()
+        async with replica(redis_server.url) as one:
+            monkeypatch.setattr(QuotaStore, "forget_connections", forget)
+            redis_server.start()
+            await until(lambda: not one.degraded())
+    assert [line["event"] for line in lines] == ["quota_store_lost", "quota_store_not_probed", "quota_store_back"]
 
 
 async def test_closing_leaves_nothing_running(redis_server: "RedisServer") -> None:
