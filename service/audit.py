@@ -41,9 +41,9 @@ class AuditLog:
         self._metrics = metrics
         self._losing = False
         self._writer = _Writer(path, max_bytes, backups, self)
-        queue: Queue[logging.LogRecord] = Queue(WAITING_LINES)
-        self._queue = _Enqueuer(queue, self)
-        self._listener = QueueListener(queue, self._writer)
+        self._waiting: Queue[logging.LogRecord | None] = Queue(WAITING_LINES)
+        self._queue = _Enqueuer(self._waiting, self)
+        self._listener = _Listener(self._waiting, self._writer)
 
     @classmethod
     @contextmanager
@@ -79,7 +79,7 @@ class AuditLog:
 
 
 class _Enqueuer(QueueHandler):
-    def __init__(self, queue: "Queue[logging.LogRecord]", audit: AuditLog) -> None:
+    def __init__(self, queue: "Queue[logging.LogRecord | None]", audit: AuditLog) -> None:
         super().__init__(queue)
         self._audit = audit
 
@@ -88,6 +88,16 @@ class _Enqueuer(QueueHandler):
             self.queue.put_nowait(record)
         except Full:
             self._audit.lose("too many lines wait")
+
+
+class _Listener(QueueListener):
+    def __init__(self, queue: "Queue[logging.LogRecord | None]", writer: "_Writer") -> None:
+        super().__init__(queue, writer)
+        self._waiting = queue
+
+    def enqueue_sentinel(self) -> None:
+        """Waits for a place at the end of the queue; the library's own fails where there is none."""
+        self._waiting.put(None)
 
 
 class _Writer(RotatingFileHandler):

@@ -49,6 +49,7 @@ class Lane:
         self._on_change = on_change
         self._recovery_pauses = recovery_pauses
         self._faulted = False
+        self._closed = False
         self._recovery: asyncio.Task[None] | None = None
         waited = metrics.stage_duration.labels(stage="queue").observe
         self._batcher: Batcher[Pixels, Prediction] = Batcher(
@@ -82,7 +83,8 @@ class Lane:
         return self._batcher.submit(images, deadline)
 
     async def close(self, seconds: float) -> None:
-        """Refuses new queries and waits, at most `seconds`, for those it has."""
+        """Refuses new queries and waits, at most `seconds`, for those it has; no fault is recovered from any more."""
+        self._closed = True
         if self._recovery:
             self._recovery.cancel()
         await asyncio.to_thread(self._batcher.close, seconds)
@@ -104,6 +106,8 @@ class Lane:
         self._on_change(self, "dead")
 
     def _start_recovery(self) -> None:
+        if self._closed:
+            return
         self._on_change(self, "fault")
         self._recovery = asyncio.create_task(self._recover())
 

@@ -47,7 +47,7 @@ class FragileEngine:
 
 if __name__ == "__main__":
     configure_logs()
-    settings = Settings(port=0, keys_file=Path(sys.argv[2]), redis_url=sys.argv[3], redis_timeout_ms=1000)
+    settings = Settings(port=0, keys_file=Path(sys.argv[2]), redis_url=sys.argv[3], redis_timeout_ms=10_000)
     engine = FragileEngine(Path(sys.argv[1]))
     signal.signal(signal.SIGUSR1, lambda _signal, _frame: engine.fail.set())
     Server(settings, engine, Metrics()).run()

@@ -35,7 +35,7 @@ def get(client: HTTPConnection, path: str = "/livez") -> int:
 
 @pytest.mark.parametrize("sent", [b"", b"POST /classify HTTP/1.1\r\nHo", HEAD, b"\r\n"])
 def test_a_head_that_is_not_there_in_time_is_cut_off(serve: "Serve", engine: "FakeEngine", sent: bytes) -> None:
-    service = serve(engine, head_timeout_ms=50)
+    service = serve(engine, head_timeout_ms=1000)
     with connect(service) as client:
         client.sendall(sent)
         assert is_closed(client)
@@ -45,7 +45,7 @@ def test_a_head_that_is_not_there_in_time_is_cut_off(serve: "Serve", engine: "Fa
 def test_the_head_of_the_next_request_of_a_connection_has_to_be_there_in_time_too(
     serve: "Serve", engine: "FakeEngine"
 ) -> None:
-    service = serve(engine, head_timeout_ms=50)
+    service = serve(engine, head_timeout_ms=1000)
     with connect(service) as client:
         client.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\nGET /livez HT")
         assert HTTPResponse(client).fp.readline() == b"HTTP/1.1 200 OK\r\n"
@@ -54,7 +54,7 @@ def test_the_head_of_the_next_request_of_a_connection_has_to_be_there_in_time_to
 
 
 def test_a_connection_between_requests_is_not_cut_off(serve: "Serve", engine: "FakeEngine") -> None:
-    service = serve(engine, head_timeout_ms=50)
+    service = serve(engine, head_timeout_ms=1000)
     client = HTTPConnection("127.0.0.1", service.port, timeout=30)
     assert get(client) == 200
     with connect(service) as silent:  # by the time that this one is cut off, the other has been idle for longer
@@ -64,7 +64,7 @@ def test_a_connection_between_requests_is_not_cut_off(serve: "Serve", engine: "F
 
 
 def test_a_query_that_takes_longer_than_a_head_may_is_answered(serve: "Serve", engine: "FakeEngine", png: Png) -> None:
-    service = serve(engine, head_timeout_ms=50)
+    service = serve(engine, head_timeout_ms=1000)
     engine.free.clear()
     content = png(51)
     with connect(service) as client, connect(service) as silent:

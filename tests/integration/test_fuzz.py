@@ -37,14 +37,14 @@ def test_no_mutated_image_is_answered_500(real_service: "Service") -> None:
 
 def test_an_error_of_the_server_and_a_hang_are_faults() -> None:
     tally = Tally()
-    answers = {"answered": 200, "refused": 503, "broken": 500}
+    answers = {"answered": 200, "refused": 422, "broken": 500, "overloaded": 503}
 
     def ask(request: str) -> int:
         if request == "hangs":
             raise httpx.ReadTimeout("no answer")
         return answers[request]
 
-    for request in ("answered", "refused", "broken", "hangs"):
+    for request in (*answers, "hangs"):
         tally.count(ask, request)
-    assert [fault.partition("(")[0] for fault in tally.faults] == ["500: 'broken'", "ReadTimeout"]
-    assert tally.asked == 4
+    assert [fault.partition("(")[0] for fault in tally.faults] == ["500: 'broken'", "503: 'overloaded'", "ReadTimeout"]
+    assert tally.asked == 5

@@ -17,6 +17,7 @@ from PIL import Image
 
 from models.bundle import read_bundle
 from models.preprocessing import Pixels
+from service.deadline import Deadline
 from service.engine import Engine, PoolExhaustedError
 from service.errors import (
     BundleRefusedError,
@@ -86,15 +87,15 @@ class Opened:
         totals = (sample for sample in family.samples if sample.name.endswith("_total") and sample.value)
         return {sample.labels["outcome"]: sample.value for sample in totals}
 
-    def ask(self, *contents: bytes) -> "asyncio.Task[Answers]":
-        return asyncio.create_task(self.gateway.classify(contents))
+    def ask(self, *contents: bytes, deadline: Deadline | None = None) -> "asyncio.Task[Answers]":
+        return asyncio.create_task(self.gateway.classify(contents, deadline))
 
     async def hold(self) -> "asyncio.Task[Answers]":
         """Gives the engine a query that it keeps until it is freed."""
         self.engine.free.clear()
         self.engine.busy.clear()
         held = self.ask(png(HOLDING))
-        await asyncio.to_thread(self.engine.busy.wait, PATIENCE_SECONDS)
+        assert await asyncio.to_thread(self.engine.busy.wait, PATIENCE_SECONDS)
         return held
 
     async def queued(self, count: int) -> None:
@@ -254,13 +255,12 @@ async def test_an_answer_that_is_not_there_in_time_is_an_error(engine: "FakeEngi
 
 
 async def test_the_engine_never_sees_a_query_whose_deadline_passed_in_the_queue(engine: "FakeEngine") -> None:
-    async with opened(engine, request_deadline_ms=50) as service:
+    async with opened(engine) as service:
         held = await service.hold()
         with pytest.raises(DeadlinePassedError):
-            await service.ask(png(1))
-        with pytest.raises(DeadlinePassedError):
-            await held
+            await service.ask(png(1), deadline=Deadline(0.05))
         engine.free.set()
+        await held
         await service.ask(png(2))
     assert seen(engine) == [HOLDING, 2]
 
@@ -554,11 +554,21 @@ async def test_what_went_wrong_inside_stays_there(engine: "FakeEngine") -> None:
         assert "/srv" not in str(refused.value)
 
 
-async def test_an_answer_is_held_as_long_as_the_quantum_says(engine: "FakeEngine") -> None:
+async def test_an_answer_is_held_as_long_as_the_quantum_says(
+    engine: "FakeEngine", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, slept, sleep = time.monotonic(), [], asyncio.sleep
+    now = iter([begin, begin, begin + 0.03])  # as the request is read, as it is taken, as its answer is there
+
+    async def sleep_at_once(seconds: float) -> None:
+        slept.append(seconds)
+        await sleep(0)
+
     async with opened(engine, response_time_quantum_ms=100) as service:
-        begin = time.monotonic()
-        await service.ask(png(1))
-        assert time.monotonic() - begin >= 0.1
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "sleep", sleep_at_once)
+            await service.ask(png(1), deadline=Deadline(PATIENCE_SECONDS, lambda: next(now)))
+    assert slept == [pytest.approx(0.07)]
 
 
 async def test_one_reload_at_a_time(engine: "FakeEngine") -> None:

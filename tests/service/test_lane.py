@@ -32,3 +32,21 @@ async def test_a_device_that_no_warm_up_brings_back_is_told_to_be_dead(engine: "
             assert [await told.get(), await told.get()] == ["fault", "dead"]
     assert [line["event"] for line in lines] == ["device_fault", "recovery_failed", "recovery_failed", "device_lost"]
     await lane.close(PATIENCE_SECONDS)
+
+
+async def test_a_device_that_fails_while_its_lane_is_closed_is_not_brought_back(engine: "FakeEngine") -> None:
+    told: list[Health] = []
+    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.append(health), recovery_pauses=(0,))
+    lane.start()
+    engine.free.clear()
+    (future,) = lane.submit([IMAGE], deadline=float("inf"))
+    assert await asyncio.to_thread(engine.busy.wait, PATIENCE_SECONDS)
+    closing = asyncio.create_task(lane.close(PATIENCE_SECONDS))
+    await asyncio.sleep(0)  # it has begun
+    engine.fault = RuntimeError("CUDA error")
+    engine.free.set()
+    with pytest.raises(DeviceFaultError):
+        await asyncio.wrap_future(future)
+    await closing
+    assert told == []
+    assert lane._recovery is None
