@@ -58,8 +58,8 @@ class Attack(BaseModel):
             shape: of the batch.
             generator: a CPU generator; the only randomness.
         """
-        epsilon = _uniform(self.epsilon, shape[0], generator) / LEVELS
-        step = epsilon * _uniform(self.step_size, shape[0], generator)
+        epsilon = uniform(self.epsilon, shape[0], generator) / LEVELS
+        step = epsilon * uniform(self.step_size, shape[0], generator)
         steps = int(torch.randint(self.steps[0], self.steps[1] + 1, (), generator=generator))
         start = torch.zeros(shape[0], 1, 1, 1)
         if self.kind == "pgd":
@@ -137,6 +137,7 @@ def ascend(
     return current.detach()
 
 
-def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
+def uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
+    """`(count, 1, 1, 1)` float32 on the CPU, one for each image, within the bounds."""
     low, high = bounds
     return low + (high - low) * torch.rand((count, 1, 1, 1), generator=generator)

@@ -7,13 +7,12 @@ HopSkipJump, Boundary) begin as dense random noise.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from torch import Tensor
 
-from trainer.adversary import LEVELS, onto_levels
+from trainer.adversary import LEVELS, Strength, onto_levels, uniform
 
 STRIPED = 0.7
 """Share of the painted images that begin with stripes, as Square does."""
@@ -42,7 +41,7 @@ class QueryNoise(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     images: PositiveInt
-    epsilon: tuple[Annotated[float, Field(gt=0, le=255)], Annotated[float, Field(gt=0, le=255)]]
+    epsilon: tuple[Strength, Strength]
 
     @model_validator(mode="after")
     def _low_first(self) -> "QueryNoise":
@@ -55,10 +54,10 @@ class QueryNoise(BaseModel):
         """Draws the noise of images of `shape`, `(N, C, H, W)`; `generator`, of the CPU, is the only randomness."""
         count = shape[0]
         family = torch.randint(FAMILIES, (count,), generator=generator).view(-1, 1, 1, 1)
-        epsilon = _uniform(self.epsilon, count, generator) / LEVELS
+        epsilon = uniform(self.epsilon, count, generator) / LEVELS
         painted = epsilon * _painted(shape, generator)
-        dots = torch.rand(shape, generator=generator) < _uniform(DOTTED, count, generator)
-        spotted = dots * _signs(shape, generator) * _uniform(DOT_LEVELS, count, generator) / LEVELS
+        dots = torch.rand(shape, generator=generator) < uniform(DOTTED, count, generator)
+        spotted = dots * _signs(shape, generator) * uniform(DOT_LEVELS, count, generator) / LEVELS
         dense = torch.clamp(epsilon * torch.randn(shape, generator=generator), -epsilon, epsilon)
         return NoiseDraw(torch.where(family == PAINTED, painted, torch.where(family == SPOTTED, spotted, dense)))
 
@@ -110,8 +109,3 @@ def _span(length: int, side: Tensor, generator: torch.Generator) -> Tensor:
 
 def _signs(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> Tensor:
     return 2.0 * torch.randint(2, tuple(shape), generator=generator) - 1
-
-
-def _uniform(bounds: tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
-    low, high = bounds
-    return low + (high - low) * torch.rand((count, 1, 1, 1), generator=generator)
