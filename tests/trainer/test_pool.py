@@ -302,3 +302,18 @@ def test_a_batch_that_cannot_be_shared_equally_is_told(
 def test_a_setting_that_makes_no_sense_is_refused(said: dict[str, Any], where: str) -> None:
     with pytest.raises(ValidationError, match=where):
         PoolTraining.model_validate({**TRAINING.model_dump(), **said})
+
+
+@pytest.mark.parametrize(
+    ("said", "batches"),
+    [
+        ({}, {6, 9}),
+        ({"guidance": {"weight": 1, "images": 2}}, {6, 9, 4}),
+        ({"guidance": {"weight": 1, "images": 2}, "noise": {"images": 4, "epsilon": (4, 12)}}, {6, 9, 6}),
+        ({"guidance": {"weight": 1, "images": 2}, "clean": 0}, {6, 2}),
+    ],
+)
+def test_it_knows_the_batches_that_networks_will_be_shown(said: dict[str, Any], batches: set[int]) -> None:
+    training = PoolTraining.model_validate({**TRAINING.model_dump(), **said})
+
+    assert set(training.batches()) == batches
