@@ -28,8 +28,8 @@ format: $(VENV)/.dev ## put the code in its standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## load a real server and print throughput, latency and where the time goes
-	$(BIN)/python -m benchmarks.load $(BENCH_ARGUMENTS)
+bench: $(VENV)/.dev ## measure the gateway, its parts, and what others serve the same classifier with; ten minutes
+	$(BIN)/python -m benchmarks $(BENCH_ARGUMENTS)
 
 loadtest: $(VENV)/.dev ## start a gateway, load it for half a minute, and fail if it was too slow
 	$(BIN)/python -m loadtest $(LOADTEST_ARGUMENTS)

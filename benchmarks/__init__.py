@@ -1,1 +1,1 @@
-"""Measurements, each run as `python -m benchmarks.NAME`; `load` is what `make bench` runs."""
+"""Measurements: `python -m benchmarks` is what `make bench` runs; the others are run as `python -m benchmarks.NAME`."""

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import torch
 import typer
 
-from benchmarks.load import noise
+from benchmarks.bodies import noise
 from benchmarks.server import PURIGATE_SERVE, running_server
 
 PERCENTILES = 100

@@ -1,11 +1,13 @@
-"""A real server process, started for a measurement and ended after it."""
+"""A real server process, started for a measurement and ended after it. Linux only: it reads /proc."""
 
+import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,17 +15,21 @@ import httpx
 
 START_SECONDS = 120
 STOP_SECONDS = 30
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.05
 KIBIBYTES_PER_MEBIBYTE = 1024
+SESSION_FIELD = 3
+"""Of `/proc/PID/stat` after the name, which is in brackets and may hold anything."""
+
+Ready = Callable[[httpx.Client], bool]
 
 
 @dataclass(frozen=True)
 class RunningServer:
-    """A server that is ready.
+    """A server that is ready, in a session of its own.
 
     Attributes:
         url: where it answers.
-        pid: of its process.
+        pid: of the process that was started, and of its session.
         seconds_to_ready: from the start of the process until it was ready.
     """
 
@@ -32,10 +38,12 @@ class RunningServer:
     seconds_to_ready: float
 
     def resident_mebibytes(self) -> float:
-        """The memory that the process holds now; Linux only."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1]) / KIBIBYTES_PER_MEBIBYTE
+        """The memory that the first process holds now."""
+        return _mebibytes(self.pid, "VmRSS")
+
+    def peak_mebibytes(self) -> float:
+        """The most memory that each process of the server held; what they share counts for each of them."""
+        return sum(_mebibytes(pid, "VmHWM") for pid in processes(self.pid))
 
     def metrics(self) -> dict[str, float]:
         """Every sample of `/metrics`, by its name and labels as Prometheus writes them."""
@@ -43,13 +51,37 @@ class RunningServer:
         samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
         return {name: float(value) for name, _, value in samples}
 
+    def sleep(self) -> None:
+        """Stops every process of the server; it answers nobody and takes no time."""
+        _send(signal.SIGSTOP, self.pid)
+
+    def wake(self) -> None:
+        """Lets it go on."""
+        _send(signal.SIGCONT, self.pid)
+
 
 PURIGATE_SERVE = (str(Path(sys.executable).with_name("purigate")), "serve")
 
 
+def says_it_is_ready(http: httpx.Client) -> bool:
+    """Whether the gateway answers 200 at `/readyz`."""
+    return http.get("/readyz").is_success
+
+
 @contextmanager
-def running_server(*flags: str, serve: Sequence[str] = PURIGATE_SERVE) -> Iterator[RunningServer]:
-    """Runs `purigate serve`, or another command that takes its flags, on a free port of the loopback interface.
+def running_server(
+    *flags: str,
+    serve: Sequence[str] = PURIGATE_SERVE,
+    ready: Ready = says_it_is_ready,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[RunningServer]:
+    """Runs `purigate serve`, or another command that takes `--port`, on a free port of the loopback interface.
+
+    Args:
+        flags: of the command.
+        serve: the command.
+        ready: asks the server; a server that does not listen yet is not ready.
+        environment: of the process; that of this process by default.
 
     Raises:
         RuntimeError: it ended, or was not ready in time.
@@ -58,24 +90,58 @@ def running_server(*flags: str, serve: Sequence[str] = PURIGATE_SERVE) -> Iterat
     url = f"http://127.0.0.1:{port}"
     command = [*serve, "--port", str(port), *flags]
     begin = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603 - our own command
-        try:
-            _wait_until_ready(url, process, begin + START_SECONDS)
-            yield RunningServer(url, process.pid, time.monotonic() - begin)
-        finally:
-            process.terminate()
-            process.wait(STOP_SECONDS)
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
+    )
+    try:
+        _wait_until_ready(url, process, begin + START_SECONDS, ready)
+        yield RunningServer(url, process.pid, time.monotonic() - begin)
+    finally:
+        _stop(process)
 
 
-def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", deadline: float) -> None:
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            if httpx.get(f"{url}/readyz").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(POLL_SECONDS)
-    raise RuntimeError(f"the server was not ready; its exit status is {process.poll()}")
+def processes(session: int) -> list[int]:
+    """The ids of the processes of a session."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[SESSION_FIELD]) == session:
+                found.append(int(folder.name))
+    return found
+
+
+def _send(sig: signal.Signals, session: int) -> None:
+    for pid in processes(session):
+        with suppress(ProcessLookupError):
+            os.kill(pid, sig)
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Asks the first process to end, and ends what is left of its session."""
+    _send(signal.SIGCONT, process.pid)
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    finally:
+        _send(signal.SIGKILL, process.pid)
+        process.wait()
+
+
+def _mebibytes(pid: int, field: str) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith(f"{field}:")]
+    return sum(map(int, sizes)) / KIBIBYTES_PER_MEBIBYTE  # none of a process that has ended
+
+
+def _wait_until_ready(url: str, process: "subprocess.Popen[bytes]", deadline: float, ready: Ready) -> None:
+    with httpx.Client(base_url=url) as http:
+        while time.monotonic() < deadline and process.poll() is None:
+            with suppress(httpx.TransportError):
+                if ready(http):
+                    return
+            time.sleep(POLL_SECONDS)
+    raise RuntimeError(f"{process.args!r} was not ready; its exit status is {process.poll()}")
 
 
 def _free_port() -> int:

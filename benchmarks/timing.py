@@ -28,7 +28,7 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.load import noise
+from benchmarks.bodies import noise
 from benchmarks.server import running_server
 from models.bundle import Bundle, read_bundle
 from models.defenses.puridefense import PuriDefense

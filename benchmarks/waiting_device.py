@@ -5,44 +5,26 @@
 Takes the flags of `purigate serve`.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
-from models.bundle import read_manifest
+from benchmarks.noop_engine import NoOpEngine, serve
 from models.preprocessing import Pixels
 from service.engine import Prediction
-from service.logs import configure_logs
-from service.metrics import Metrics
-from service.server import Server
-from service.settings import Settings
 
 SECONDS_PER_IMAGE = 0.006
 
 
-class WaitingEngine:
+class WaitingEngine(NoOpEngine):
     """Answers any image alike, after a while."""
 
-    purifiers: tuple[str, ...] = ("none",)
     device: str = "a wait"
-    precision: str = "float32"
-
-    def __init__(self, settings: Settings) -> None:
-        self.manifest = read_manifest(settings.bundle)
-
-    def warm_up(self) -> None:
-        """Needs none."""
 
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         """As many answers as there are images."""
         time.sleep(SECONDS_PER_IMAGE * len(images))
-        classes = len(self.manifest.labels)
-        return [Prediction(np.full(classes, 1 / classes, np.float32)) for _ in images]
+        return super().classify(images)
 
 
 if __name__ == "__main__":
-    configure_logs()
-    settings = Settings(_cli_parse_args=sys.argv[1:])
-    Server(settings, WaitingEngine(settings), Metrics()).run()
+    serve(WaitingEngine)

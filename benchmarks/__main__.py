@@ -1,0 +1,95 @@
+"""`make bench`: the gateway, its engine alone, its pass, and what others serve the same classifier with, in one run.
+
+    python -m benchmarks [--quick]
+
+Writes `bench.json`, the record, and `bench.md`, its tables, to a folder; prints the tables.
+"""
+
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.bench import Bench
+from benchmarks.bodies import IMAGES, SEED, blots, read_bodies
+from benchmarks.client import running_client
+from benchmarks.offline import running_offline
+from benchmarks.ratios import figures
+from benchmarks.record import Machine, Plan, Record
+from benchmarks.systems import PEERS, systems
+from benchmarks.table import markdown
+from benchmarks.tuning import chosen
+from models.bundle import read_manifest
+from service.settings import embedded_bundle
+
+REPORT = Path("bench-report")
+
+
+def main(  # noqa: PLR0913 - each is a flag
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A look: two short rounds, no settings tried.")] = False,
+    rounds: Annotated[int | None, typer.Option(help="In each, every system has a slice.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Length of a slice.")] = None,
+    connections: Annotated[int, typer.Option(help="That ask at once.")] = 64,
+    only: Annotated[str, typer.Option(help="Systems to serve, by name, with commas between; all by default.")] = "",
+    settings: Annotated[Path | None, typer.Option(help="A record whose settings are taken; none are tried.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of images to send, rather than drawn ones.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle; the embedded one by default.")] = None,
+    device: Annotated[str, typer.Option(help="As in 'purigate serve'.")] = "auto",
+    output: Annotated[Path, typer.Option(help="Folder of the record and its tables.")] = REPORT,
+) -> None:
+    """Measures, writes and prints."""
+    begin, folder = time.monotonic(), bundle or embedded_bundle()
+    size = read_manifest(folder).preprocessing
+    bodies = read_bodies(images) if images else blots(size.height, size.width)
+    drawn = f"{IMAGES} drawn images of {size.width} x {size.height} pixels as PNG"
+    plan = Plan(
+        rounds=rounds or (2 if quick else 6),
+        seconds=seconds or (1 if quick else 3),
+        warm_up=0.5,
+        connections=connections,
+        pass_rounds=5 if quick else 40,
+        bodies=f"{len(bodies)} images of a folder" if images else drawn,
+        seed=SEED,
+    )
+    present, absent = _present(only)
+    with running_client() as client:
+        bench = Bench(folder, device, bodies, plan, client)
+        known = Record.read(settings).trials if settings else ()
+        trials = known if settings or quick else bench.trials(present)
+        with running_offline(folder, device, [content for content, _ in bodies]) as offline:
+            computing = offline.computing()
+            series = bench.series([chosen(systems()[name], trials) for name in present], offline)
+        passes = bench.passes()
+    record = Record(
+        machine=Machine.here(),
+        computing=computing,
+        plan=plan,
+        figures=figures({one.name: one.slices for one in series}, passes),
+        series=series,
+        passes=passes,
+        trials=trials,
+        absent=tuple(absent),
+        seconds=round(time.monotonic() - begin),
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    record.write(output / "bench.json")
+    (output / "bench.md").write_text(markdown(record))
+    typer.echo(markdown(record), nl=False)
+
+
+def _present(only: str) -> tuple[list[str], list[str]]:
+    """Systems that can be started, and those that are not installed."""
+    known = systems()
+    names = [name.strip() for name in only.split(",")] if only else list(known)
+    unknown = sorted(set(names) - set(known))
+    if unknown:
+        raise typer.BadParameter(f"no system is called {', '.join(unknown)}; there are {', '.join(known)}")
+    absent = [name for name in names if name in PEERS and find_spec(PEERS[name]) is None]
+    return [name for name in names if name not in absent], absent
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,122 @@
+"""One run of `make bench`: what is measured, one part after the other."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import typer
+
+from benchmarks.bodies import Body
+from benchmarks.client import Client, Slice
+from benchmarks.offline import Offline
+from benchmarks.passes import Pass, measure_passes, pool_devices
+from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED
+from benchmarks.record import Plan, Series, Trial
+from benchmarks.rounds import Serving, serving, take_turns
+from benchmarks.server import RunningServer
+from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, System, systems
+from benchmarks.tuning import try_all
+
+STAGES = ("decode", "queue", "purify", "classify")
+MILLI = 1e-3
+
+
+class Bench:
+    """One run.
+
+    Args:
+        bundle: what is served.
+        device: as in 'purigate serve'.
+        bodies: what is sent.
+        plan: how long and how often.
+        client: that sends it.
+    """
+
+    def __init__(self, bundle: Path, device: str, bodies: list[Body], plan: Plan, client: Client) -> None:
+        self._bundle = bundle
+        self._device = device
+        self._bodies = bodies
+        self._plan = plan
+        self._client = client
+
+    def trials(self, names: list[str]) -> tuple[Trial, ...]:
+        """The settings that there are for each system that has several."""
+        trials: list[Trial] = []
+        for name in names:
+            variants = systems()[name]
+            if len(variants) > 1:
+                trials += try_all(
+                    variants, self._bundle, self._device, self._bodies, self._client, self._plan, _progress
+                )
+        return tuple(trials)
+
+    def series(self, served: list[System], offline: Offline) -> tuple[Series, ...]:
+        """All systems and the loops beside them, by turns."""
+        with serving(served, self._bundle, self._device, self._bodies) as servings:
+            agreements = {one.system.name: self._agreement(one, offline) for one in servings}
+            slices = take_turns(self._measures(servings, offline), self._plan.rounds, _progress)
+            described = {one.system.name: self._describe(one, agreements[one.system.name]) for one in servings}
+        nothing = Series(name="", slices=())
+        return tuple(
+            described.get(name, nothing).model_copy(update={"name": name, "slices": taken})
+            for name, taken in slices.items()
+        )
+
+    def passes(self) -> tuple[Pass, ...]:
+        """The passes of pools of several sizes, on each device."""
+        devices = pool_devices(self._device)
+        return tuple(one for each in devices for one in measure_passes(self._bundle, each, self._plan.pass_rounds))
+
+    def _measures(self, servings: list[Serving], offline: Offline) -> dict[str, Callable[[], Slice]]:
+        plan, measures = self._plan, dict[str, Callable[[], Slice]]()
+        for one in servings:
+            load = partial(one.load, self._client, seconds=plan.seconds, warm_up=plan.warm_up)
+            measures[one.system.name] = partial(load, connections=plan.connections)
+            if one.system.name == NO_OP:
+                measures[ALONE] = partial(load, connections=1)
+        for name, defense in ((OFFLINE_BARE, "none"), (OFFLINE_DEFENDED, "puridefense")):
+            measures[name] = partial(_offline_slice, offline, defense, plan.seconds)
+        return measures
+
+    def _agreement(self, one: Serving, offline: Offline) -> float | None:
+        """Of the bare classifiers; what a defended one says differs by its draws."""
+        if one.system.name not in {BARE, *PEERS}:
+            return None
+        return one.agreement(self._client, self._plan.connections, offline.told())
+
+    def _describe(self, one: Serving, agreement: float | None) -> Series:
+        with one.awake():
+            of_gateway = one.system.name in GATEWAY
+            stages, mean_batch = _stages(one.server) if of_gateway else ({}, None)
+            return Series(
+                name=one.system.name,
+                flags=one.system.flags,
+                seconds_to_ready=one.server.seconds_to_ready,
+                peak_mebibytes=one.server.peak_mebibytes(),
+                agreement=agreement,
+                mean_batch=mean_batch,
+                stages=stages,
+                slices=(),
+            )
+
+
+def _offline_slice(offline: Offline, defense: str, seconds: float) -> Slice:
+    taken, per_second = offline.rate(defense, seconds)
+    return Slice(answered=taken, per_second=per_second)
+
+
+def _stages(server: RunningServer) -> tuple[dict[str, float], float | None]:
+    """Mean milliseconds of a query in each stage, and the mean batch, since the start."""
+    metrics = server.metrics()
+
+    def mean(name: str, labels: str = "") -> float:
+        count = metrics.get(f"purigate_{name}_count{labels}", 0)
+        return metrics[f"purigate_{name}_sum{labels}"] / count if count else 0.0
+
+    stages = {stage: mean("stage_duration_seconds", f'{{stage="{stage}"}}') / MILLI for stage in STAGES}
+    return {stage: spent for stage, spent in stages.items() if spent}, mean("batch_size") or None
+
+
+def _progress(name: str, one: Slice) -> None:
+    failed = f", {one.failed}" if one.failed else ""
+    typer.echo(f"{name}: {one.per_second:,.0f} per second{failed}", err=True)

@@ -1,0 +1,127 @@
+"""The engine of the gateway without the gateway: a loop over whole batches of decoded images, in a process of its own.
+
+The same engine on the same batches, so the same networks in the same precision with as many threads as when they are
+served. The images are decoded before: what decoding costs counts against the service.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import cycle, islice
+from multiprocessing.managers import BaseManager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks.client import Told
+from service.engine import Engine
+from service.images import ImageDecoder
+from service.loading import load_engine
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+class Computing(BaseModel):
+    """What the engine computes with.
+
+    Attributes:
+        bundle: its name and version.
+        device: in words.
+        precision: of the networks' arithmetic.
+        threads: of PyTorch on the processors.
+        max_batch: most images of a batch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundle: str
+    device: str
+    precision: str
+    threads: int
+    max_batch: int
+
+
+class Offline(Protocol):
+    """The engines of a bundle, each made when it is first needed."""
+
+    def computing(self) -> Computing:
+        """What they compute with."""
+
+    def rate(self, defense: str, seconds: float) -> tuple[int, float]:
+        """How many images a loop of so many seconds took behind a defense, and how many in a second."""
+
+    def told(self) -> list[Told]:
+        """What the bare classifier says of each image."""
+
+
+class Engines:
+    """An `Offline`.
+
+    Args:
+        bundle: its folder.
+        device: as in 'purigate serve'.
+        contents: the images, as files.
+    """
+
+    def __init__(self, bundle: Path, device: str, contents: list[bytes]) -> None:
+        self._settings = Settings(bundle=bundle, device=device)
+        self._engines: dict[str, Engine] = {}
+        manifest = self._engine("none").manifest
+        decoder = ImageDecoder(manifest.preprocessing, self._settings.max_pixels)
+        self._images = [decoder.decode(content) for content in contents]
+
+    def computing(self) -> Computing:
+        """What they compute with."""
+        engine = self._engine("none")
+        return Computing(
+            bundle=f"{engine.manifest.name} {engine.manifest.version}",
+            device=engine.device,
+            precision=engine.precision,
+            threads=torch.get_num_threads(),
+            max_batch=self._settings.max_batch,
+        )
+
+    def rate(self, defense: str, seconds: float) -> tuple[int, float]:
+        """How many images a loop of so many seconds took behind a defense, and how many in a second."""
+        engine, size = self._engine(defense), self._settings.max_batch
+        turns = cycle(self._images)
+        engine.classify(list(islice(turns, size)))
+        begin = end = time.perf_counter()
+        taken = 0
+        while end - begin < seconds:
+            taken += len(engine.classify(list(islice(turns, size))))
+            end = time.perf_counter()
+        return taken, taken / (end - begin)
+
+    def told(self) -> list[Told]:
+        """What the bare classifier says of each image."""
+        engine, size = self._engine("none"), self._settings.max_batch
+        batches = (self._images[begin : begin + size] for begin in range(0, len(self._images), size))
+        scores = (one.scores for batch in batches for one in engine.classify(batch))
+        return [(int(np.argmax(one)), float(one.max())) for one in scores]
+
+    def _engine(self, defense: str) -> Engine:
+        if defense not in self._engines:
+            engine = load_engine(self._settings.model_copy(update={"defense": defense}), Metrics())
+            engine.warm_up()
+            self._engines[defense] = engine
+        return self._engines[defense]
+
+
+class _Process(BaseManager):
+    """Holds the engines."""
+
+
+_Process.register("Engines", Engines)
+
+
+@contextmanager
+def running_offline(bundle: Path, device: str, contents: list[bytes]) -> Iterator[Offline]:
+    """Engines in a process that ends with the context."""
+    with _Process(ctx=multiprocessing.get_context("spawn")) as process:
+        engines: Offline = process.Engines(bundle, device, contents)  # type: ignore[attr-defined]  # registered above
+        yield engines

@@ -1,0 +1,56 @@
+"""The classifier that every peer serves: bytes to pixels to answers, by the gateway's own decoder and engine."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.preprocessing import Pixels
+from service.engine import Scores
+from service.images import ImageDecoder
+from service.loading import load_engine
+from service.metrics import Metrics
+from service.settings import Settings
+
+Answer = dict[str, Any]
+
+
+class UndefendedClassifier:
+    """The bundle of `PURIGATE_BUNDLE` without a defense, warm.
+
+    Args:
+        processes: how many of them share the processors.
+
+    Attributes:
+        max_batch: most images of one call, as the gateway has it.
+    """
+
+    def __init__(self, processes: int = 1) -> None:
+        torch.set_num_threads(threads_each(processes))
+        settings = Settings(defense="none")
+        self.max_batch = settings.max_batch
+        self._top_k = settings.default_top_k
+        self._engine = load_engine(settings, Metrics())
+        self._labels = self._engine.manifest.labels
+        self._decoder = ImageDecoder(self._engine.manifest.preprocessing, settings.max_pixels)
+        self._engine.warm_up()
+
+    def decode(self, content: bytes) -> Pixels:
+        """The pixels of an image file; raises as the gateway's decoder does."""
+        return self._decoder.decode(content)
+
+    def classify(self, images: Sequence[Pixels]) -> list[Answer]:
+        """What the gateway would say of each image."""
+        return [self._answer(prediction.scores) for prediction in self._engine.classify(images)]
+
+    def _answer(self, scores: Scores) -> Answer:
+        best = np.argsort(-scores)[: self._top_k].tolist()
+        told = [{"label": self._labels[one], "index": one, "score": float(scores[one])} for one in best]
+        return {"label": told[0]["label"], "index": best[0], "scores": told}
+
+
+def threads_each(processes: int) -> int:
+    """Threads of each of so many processes that share the processors; what the environment allows at most."""
+    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // processes))

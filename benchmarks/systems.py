@@ -1,0 +1,94 @@
+"""The systems that are measured: how each is started, where it is asked, and in which form.
+
+The variants of what others made are settings that their own documentation names for tuning; which of them is best on a
+machine, `tuning` finds out. The first of each is what was best on two cores.
+"""
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.bodies import Body
+from benchmarks.client import Target
+from benchmarks.server import PURIGATE_SERVE
+from service.settings import ENVIRONMENT_PREFIX
+
+NO_OP, BARE, DEFENDED, ENSEMBLE = "no-op", "bare", "defended", "ensemble"
+FASTAPI, LITSERVE, MOSEC = "FastAPI", "LitServe", "mosec"
+GATEWAY = (NO_OP, BARE, DEFENDED, ENSEMBLE)
+PEERS = {FASTAPI: "fastapi", LITSERVE: "litserve", MOSEC: "mosec"}
+"""Each with the package that has to be there."""
+
+
+@dataclass(frozen=True)
+class System:
+    """A server.
+
+    Attributes:
+        name: of the system.
+        command: that starts it; it takes `--port`.
+        flags: of the command.
+        path: that is asked.
+        json: whether images go as base64 in JSON rather than as they are.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    path: str = "/classify"
+    json: bool = False
+
+    def target(self, url: str, bodies: list[Body]) -> Target:
+        """What a client asks of the server at `url`."""
+        return Target(url + self.path, tuple(_in_json(*body) if self.json else body for body in bodies))
+
+
+def systems() -> dict[str, tuple[System, ...]]:
+    """The variants of each system, by its name; the gateway has one of each."""
+    python = (sys.executable, "-m")
+    gateway = (
+        System(NO_OP, (*python, "benchmarks.noop_engine")),
+        System(BARE, PURIGATE_SERVE, ("--defense", "none")),
+        System(DEFENDED, PURIGATE_SERVE, ("--defense", "puridefense")),
+        System(ENSEMBLE, PURIGATE_SERVE, ("--defense", "disco-ensemble")),
+    )
+    cores = str(len(os.sched_getaffinity(0)))
+    threads = (*python, "benchmarks.peers.fastapi_threads")
+    litserve = (*python, "benchmarks.peers.litserve_batches")
+    mosec = (*python, "benchmarks.peers.mosec_batches")
+    return {one.name: (one,) for one in gateway} | {
+        FASTAPI: tuple(
+            System(FASTAPI, threads, flags)
+            for flags in (("--threads", cores, "--networks", cores), ("--threads", "1"), ("--threads", "40"))
+        ),
+        LITSERVE: tuple(
+            System(LITSERVE, litserve, flags, "/predict", json=True)
+            for flags in (
+                ("--workers", "1", "--batch-timeout-ms", "10"),
+                ("--workers", "1", "--batch-timeout-ms", "50"),
+                ("--workers", "2", "--batch-timeout-ms", "10"),
+            )
+        ),
+        MOSEC: tuple(
+            System(MOSEC, mosec, flags)
+            for flags in (
+                ("--workers", "1", "--decoders", "0", "--wait-ms", "10"),
+                ("--workers", "1", "--decoders", "1", "--wait-ms", "10"),
+                ("--workers", "2", "--decoders", "0", "--wait-ms", "10"),
+            )
+        ),
+    }
+
+
+def environment(bundle: Path, device: str) -> Mapping[str, str]:
+    """That of every server: the settings of the gateway are those given here, and else its defaults."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+    return others | {f"{ENVIRONMENT_PREFIX}BUNDLE": str(bundle), f"{ENVIRONMENT_PREFIX}DEVICE": device}
+
+
+def _in_json(content: bytes, _media_type: str) -> Body:
+    return json.dumps({"image": base64.b64encode(content).decode()}).encode(), "application/json"

@@ -1,0 +1,45 @@
+"""Which settings suit a system on this machine: all that are tried take turns, and the best is taken."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks.bodies import Body
+from benchmarks.client import Client, Slice
+from benchmarks.record import Plan, Trial
+from benchmarks.rounds import serving, take_turns
+from benchmarks.systems import System
+
+ROUNDS = 2
+
+
+def try_all(
+    variants: Sequence[System],
+    bundle: Path,
+    device: str,
+    bodies: list[Body],
+    client: Client,
+    plan: Plan,
+    on_slice: Callable[[str, Slice], None],
+) -> list[Trial]:
+    """Every variant of one system under the load of `plan`; the one with the best median is marked as chosen."""
+    with serving(variants, bundle, device, bodies) as servings:
+        measures = {
+            " ".join((one.system.name, *one.system.flags)): partial(
+                one.load, client, plan.connections, plan.seconds, plan.warm_up
+            )
+            for one in servings
+        }
+        slices = list(take_turns(measures, ROUNDS, on_slice).values())
+    best = max(slices, key=lambda taken: median(one.per_second for one in taken))
+    return [
+        Trial(name=system.name, flags=system.flags, slices=taken, chosen=taken is best)
+        for system, taken in zip(variants, slices, strict=True)
+    ]
+
+
+def chosen(variants: Sequence[System], trials: Sequence[Trial]) -> System:
+    """The variant that trials chose; the first where nothing was tried."""
+    flags = {one.flags for one in trials if one.chosen and one.name == variants[0].name}
+    return next((one for one in variants if one.flags in flags), variants[0])

@@ -1,0 +1,84 @@
+"""Ratios, their spread, and whether a goal is met."""
+
+import pytest
+
+from benchmarks.client import Slice
+from benchmarks.passes import Pass
+from benchmarks.ratios import ALONE, OFFLINE_BARE, Figure, figures, paired, spread
+from benchmarks.systems import BARE, LITSERVE
+
+
+def slices(*rates: float) -> tuple[Slice, ...]:
+    return tuple(Slice(answered=1, per_second=rate, p50_ms=rate) for rate in rates)
+
+
+def by_name(*found: Figure) -> dict[str, Figure]:
+    return {one.name: one for one in found}
+
+
+def pool(purifiers: int, *times: float) -> Pass:
+    return Pass(device="cpu", purifiers=purifiers, batch=32, pass_ms=times, whole_ms=times)
+
+
+def test_a_ratio_is_of_the_slices_of_one_round() -> None:
+    assert paired([100, 10], [50, 5]) == [2, 2]
+
+
+def test_a_round_without_a_divisor_has_no_ratio() -> None:
+    assert paired([100, 10], [50, 0]) == [2]
+
+
+def test_series_of_different_rounds_are_refused() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        paired([1, 2], [1])
+
+
+def test_the_spread_of_a_few_is_that_of_all() -> None:
+    assert spread([3, 1, 2]) == (2, 1, 3)
+
+
+def test_the_spread_of_many_is_that_of_the_middle_half() -> None:
+    assert spread([*range(1, 12), 1000]) == (6.5, 3.25, 9.75)
+
+
+def test_of_nothing_the_spread_is_nothing() -> None:
+    assert spread([]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("rate", "met"), [(90, True), (89, False)])
+def test_served_over_offline_has_to_reach_its_goal(rate: float, met: bool) -> None:
+    (figure,) = figures({BARE: slices(rate), OFFLINE_BARE: slices(100)}, ())
+    assert (figure.name, figure.median, figure.at_least) == ("served over offline, undefended", rate / 100, 0.90)
+    assert figure.met is met
+
+
+@pytest.mark.parametrize(("rate", "met"), [(120, True), (119, False)])
+def test_litserve_has_to_be_outrun(rate: float, met: bool) -> None:
+    (figure,) = figures({BARE: slices(rate), LITSERVE: slices(100)}, ())
+    assert figure.met is met
+
+
+@pytest.mark.parametrize(("time", "met"), [(11, True), (12, False)])
+def test_a_pass_must_not_grow_with_the_pool(time: float, met: bool) -> None:
+    (figure,) = figures({}, (pool(0, 0), pool(1, 10), pool(4, 99), pool(12, time)))
+    assert figure.name == "pass of 12 purifiers over 1, batch 32, cpu"
+    assert figure.met is met
+
+
+def test_a_pool_of_one_is_compared_with_nothing() -> None:
+    assert figures({}, (pool(0, 0), pool(1, 10))) == ()
+
+
+@pytest.mark.parametrize(("time", "met"), [(2, True), (2.1, False)])
+def test_http_alone_has_a_time_to_keep(time: float, met: bool) -> None:
+    (figure,) = figures({ALONE: slices(time)}, ())
+    assert (figure.median, figure.met) == (time, met)
+
+
+def test_what_has_no_goal_is_neither_met_nor_missed() -> None:
+    found = by_name(*figures({"defended": slices(50), BARE: slices(100)}, ()))
+    assert found["defended over undefended, served"].met is None
+
+
+def test_what_was_not_measured_has_no_figure() -> None:
+    assert figures({BARE: slices(100)}, ()) == ()
