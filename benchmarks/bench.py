@@ -7,13 +7,14 @@ from pathlib import Path
 import typer
 
 from benchmarks.bodies import Body
-from benchmarks.client import Client, Slice
+from benchmarks.client import Client
 from benchmarks.offline import Offline
 from benchmarks.passes import Pass, measure_passes, pool_devices
 from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED
 from benchmarks.record import Plan, Series, Trial
 from benchmarks.rounds import Serving, serving, take_turns
 from benchmarks.server import RunningServer
+from benchmarks.slices import Slice
 from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, System, systems
 from benchmarks.tuning import try_all
 

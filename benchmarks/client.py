@@ -14,17 +14,14 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
-from statistics import quantiles
 
 import aiohttp
 import uvloop
-from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
+
+from benchmarks.slices import Answer, Slice
 
 TIMEOUT = aiohttp.ClientTimeout(total=60)
 OK = 200
-PERCENTILES = 100
-MEDIAN, HIGH = 49, 98
-MILLI = 1e-3
 Told = tuple[int, float]
 """The index of the best class, and its score."""
 
@@ -40,28 +37,6 @@ class Target:
 
     url: str
     bodies: tuple[tuple[bytes, str], ...]
-
-
-class Slice(BaseModel):
-    """What one system did in a few seconds.
-
-    Attributes:
-        answered: requests answered 200 or images classified, within the slice.
-        failed: requests that were not answered 200, in the warm-up too: how many by status, or by the error's name.
-        per_second: the rate of the answers.
-        p50_ms: the median time to an answer; none offline.
-        p99_ms: the same of the slowest hundredth.
-        client_ms: processor time of the client for each request.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    answered: NonNegativeInt
-    failed: dict[str, NonNegativeInt] = {}
-    per_second: NonNegativeFloat
-    p50_ms: NonNegativeFloat | None = None
-    p99_ms: NonNegativeFloat | None = None
-    client_ms: NonNegativeFloat | None = None
 
 
 class Client:
@@ -113,9 +88,9 @@ class _Load:
         self._warm_up = warm_up
         self._turns = cycle(target.bodies)
         self._finished = 0
-        self._answers: list[tuple[float, float]] = []
+        self._answers: list[Answer] = []
         self._failed: Counter[str] = Counter()
-        self._begin: float | None = None
+        self._begin = self._end = 0.0
         self._finished_before = 0
 
     async def run(self) -> Slice:
@@ -124,18 +99,15 @@ class _Load:
         async with _session(self._connections) as session, asyncio.TaskGroup() as group:
             for _ in range(self._connections):
                 group.create_task(self._ask_on(session))
-        return self._slice((_processor_seconds() - used) / self._finished)
+        client = (_processor_seconds() - used) / self._finished
+        return Slice.of(self._answers, self._begin, self._end, self._connections, dict(self._failed), client)
 
     async def _ask_on(self, session: aiohttp.ClientSession) -> None:
         while not self._over(time.perf_counter()):
             content, media_type = next(self._turns)
             begin = time.perf_counter()
             try:
-                async with session.post(
-                    self._target.url, data=content, headers={"Content-Type": media_type}
-                ) as response:
-                    await response.read()
-                    failure = "" if response.status == OK else str(response.status)
+                failure = await self._ask(session, content, media_type)
             except (aiohttp.ClientError, TimeoutError) as error:
                 failure = type(error).__name__
             end = time.perf_counter()
@@ -145,35 +117,22 @@ class _Load:
             else:
                 self._answers.append((end, end - begin))
 
-    def _over(self, now: float) -> bool:
-        """Whether the slice is over; begins it when the warm-up is."""
-        if self._begin is None:
-            if now >= self._started + self._warm_up and self._finished >= self._connections:
-                self._begin = now
-                self._finished_before = self._finished
-            return False
-        enough = self._finished >= self._finished_before + self._connections
-        return enough and now >= self._begin + self._seconds
+    async def _ask(self, session: aiohttp.ClientSession, content: bytes, media_type: str) -> str:
+        async with session.post(self._target.url, data=content, headers={"Content-Type": media_type}) as response:
+            await response.read()
+            return "" if response.status == OK else str(response.status)
 
-    def _slice(self, client_seconds: float) -> Slice:
-        begin = self._begin or self._started
-        end = begin + self._seconds
-        ends = [one for one, _ in self._answers]
-        # Batches are answered at once: from the last answer before the slice to its last one are whole batches.
-        first = max((one for one in ends if one <= begin), default=begin)
-        last = max((one for one in ends if one <= end), default=begin)
-        if last == first:  # a batch takes longer than the slice, which waited for some
-            last = max(ends, default=begin)
-        latencies = [latency for one, latency in self._answers if first < one <= last]
-        cuts = quantiles(latencies, n=PERCENTILES) if len(latencies) > 1 else None
-        return Slice(
-            answered=len(latencies),
-            failed=dict(self._failed),
-            per_second=len(latencies) / (last - first) if latencies else 0.0,
-            p50_ms=cuts[MEDIAN] / MILLI if cuts else None,
-            p99_ms=cuts[HIGH] / MILLI if cuts else None,
-            client_ms=client_seconds / MILLI,
-        )
+    def _over(self, now: float) -> bool:
+        """Whether the slice is over; begins it when the warm-up is, and ends it."""
+        if self._end:
+            return True
+        enough = self._finished >= self._finished_before + self._connections
+        if not self._begin:
+            if enough and now >= self._started + self._warm_up:
+                self._begin, self._finished_before = now, self._finished
+        elif enough and now >= self._begin + self._seconds:
+            self._end = now
+        return bool(self._end)
 
 
 async def _ask_each(target: Target, connections: int) -> list[Told | None]:

@@ -6,8 +6,8 @@ from statistics import median, quantiles
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
-from benchmarks.client import Slice
 from benchmarks.passes import Pass
+from benchmarks.slices import Slice
 from benchmarks.systems import BARE, DEFENDED, ENSEMBLE, FASTAPI, LITSERVE, MOSEC, NO_OP
 
 OFFLINE_BARE, OFFLINE_DEFENDED = "offline, bare", "offline, defended"

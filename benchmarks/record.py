@@ -10,10 +10,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from benchmarks.client import Slice
 from benchmarks.offline import Computing
 from benchmarks.passes import Pass
 from benchmarks.ratios import Figure
+from benchmarks.slices import Slice
 
 PACKAGES = ("torch", "fastapi", "uvicorn", "pillow", "aiohttp", "litserve", "mosec")
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 
 from benchmarks.bodies import Body
-from benchmarks.client import Client, Slice, Target, Told
+from benchmarks.client import Client, Target, Told
 from benchmarks.server import RunningServer, running_server
+from benchmarks.slices import Slice
 from benchmarks.systems import System, environment
 
 SCORE_TOLERANCE = 0.02

@@ -17,8 +17,11 @@ START_SECONDS = 120
 STOP_SECONDS = 30
 POLL_SECONDS = 0.05
 KIBIBYTES_PER_MEBIBYTE = 1024
-SESSION_FIELD = 3
+SIGNAL_SECONDS = 5
+SIGNAL_POLL_SECONDS = 0.001
+STATE_FIELD, SESSION_FIELD = 0, 3
 """Of `/proc/PID/stat` after the name, which is in brackets and may hold anything."""
+STOPPED, ENDED = "T", "Z"
 
 Ready = Callable[[httpx.Client], bool]
 
@@ -52,8 +55,13 @@ class RunningServer:
         return {name: float(value) for name, _, value in samples}
 
     def sleep(self) -> None:
-        """Stops every process of the server; it answers nobody and takes no time."""
+        """Stops every process of the server; it answers nobody and takes no time.
+
+        Raises:
+            RuntimeError: one of them does not stop.
+        """
         _send(signal.SIGSTOP, self.pid)
+        _wait_until(lambda: set(_states(self.pid).values()) <= {STOPPED})
 
     def wake(self) -> None:
         """Lets it go on."""
@@ -102,19 +110,32 @@ def running_server(
 
 def processes(session: int) -> list[int]:
     """The ids of the processes of a session."""
-    found = []
+    return list(_states(session))
+
+
+def _states(session: int) -> dict[int, str]:
+    """The state of each process of a session, by its id."""
+    states = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-            if int(fields[SESSION_FIELD]) == session:
-                found.append(int(folder.name))
-    return found
+            if int(fields[SESSION_FIELD]) == session and fields[STATE_FIELD] != ENDED:
+                states[int(folder.name)] = fields[STATE_FIELD]
+    return states
 
 
 def _send(sig: signal.Signals, session: int) -> None:
     for pid in processes(session):
         with suppress(ProcessLookupError):
             os.kill(pid, sig)
+
+
+def _wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SIGNAL_SECONDS
+    while not done():
+        if time.monotonic() > deadline:
+            raise RuntimeError("a process does not do what it was signaled")
+        time.sleep(SIGNAL_POLL_SECONDS)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
@@ -126,6 +147,7 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     finally:
         _send(signal.SIGKILL, process.pid)
         process.wait()
+        _wait_until(lambda: not processes(process.pid))
 
 
 def _mebibytes(pid: int, field: str) -> float:

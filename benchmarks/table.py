@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.client import Slice
 from benchmarks.passes import Pass
 from benchmarks.ratios import Figure, spread
 from benchmarks.record import Record, Series, Trial
+from benchmarks.slices import Slice
 
 
 def markdown(record: Record) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.bodies import Body
-from benchmarks.client import Client, Slice
+from benchmarks.client import Client
 from benchmarks.record import Plan, Trial
 from benchmarks.rounds import serving, take_turns
+from benchmarks.slices import Slice
 from benchmarks.systems import System
 
 ROUNDS = 2

@@ -31,6 +31,7 @@ class TinyServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1
     answer: ClassVar[bytes] = json.dumps({"index": 2, "scores": [{"index": 2, "score": 0.75}]}).encode()
 
     def do_POST(self) -> None:

@@ -39,14 +39,14 @@ def test_a_slice_lasts_until_each_connection_was_answered_after_the_warm_up(tiny
 
 def test_what_is_not_200_is_a_failure_by_its_status(tiny: "Start", client: Client) -> None:
     server = tiny(lambda number: 503 if number % 2 else 200)
-    taken = client.load(Target(server.url, BODIES), connections=1, seconds=0.1, warm_up=0)
+    taken = client.load(Target(server.url, BODIES), connections=8, seconds=0.1, warm_up=0)
     assert taken.failed == {"503": len(server.asked) // 2}
     assert 0 < taken.answered <= len(server.asked) - taken.failed["503"]
 
 
 def test_a_connection_that_is_dropped_is_a_failure(tiny: "Start", client: Client) -> None:
     server = tiny(lambda number: 0 if number == 1 else 200)
-    taken = client.load(Target(server.url, BODIES), connections=1, seconds=0.1, warm_up=0)
+    taken = client.load(Target(server.url, BODIES), connections=8, seconds=0.1, warm_up=0)
     assert taken.failed == {"ServerDisconnectedError": 1}
     assert taken.answered
 

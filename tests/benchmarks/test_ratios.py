@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.client import Slice
 from benchmarks.passes import Pass
 from benchmarks.ratios import ALONE, OFFLINE_BARE, Figure, figures, paired, spread
+from benchmarks.slices import Slice
 from benchmarks.systems import BARE, LITSERVE
 
 

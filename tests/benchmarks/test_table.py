@@ -6,11 +6,11 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from benchmarks.client import Slice
 from benchmarks.offline import Computing
 from benchmarks.passes import Pass
 from benchmarks.ratios import figures
 from benchmarks.record import Machine, Plan, Record, Series, Trial
+from benchmarks.slices import Slice
 from benchmarks.table import app, markdown
 
 RATES = {"bare": (90, 95), "offline, bare": (110, 100), "LitServe": (50, 60)}
