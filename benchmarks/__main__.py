@@ -2,12 +2,11 @@
 
     python -m benchmarks [--quick]
 
-Writes `bench.json`, the record, and `bench.md`, its tables, to a folder; prints the tables.
+Writes `bench.json`, the record, and `bench.md`, its tables, to a folder after each part; prints the tables.
 """
 
 import signal
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -18,12 +17,9 @@ import typer
 from benchmarks.bench import Bench
 from benchmarks.bodies import IMAGES, SEED, blots, read_bodies
 from benchmarks.client import running_client
-from benchmarks.offline import running_offline
-from benchmarks.ratios import figures
-from benchmarks.record import Machine, Plan, Record
+from benchmarks.record import Plan, Record
 from benchmarks.systems import PEERS, systems
 from benchmarks.table import markdown
-from benchmarks.tuning import chosen
 from models.bundle import read_manifest
 from service.settings import embedded_bundle
 
@@ -45,7 +41,7 @@ def main(  # noqa: PLR0913 - each is a flag
 ) -> None:
     """Measures, writes and prints."""
     signal.signal(signal.SIGTERM, _end)
-    begin, folder = time.monotonic(), bundle or embedded_bundle()
+    folder = bundle or embedded_bundle()
     size = read_manifest(folder).preprocessing
     bodies = read_bodies(images) if images else blots(size.height, size.width)
     drawn = f"{IMAGES} drawn images of {size.width} x {size.height} pixels as PNG"
@@ -59,29 +55,13 @@ def main(  # noqa: PLR0913 - each is a flag
         seed=SEED,
     )
     present, absent = _present(only)
-    with running_client() as client:
-        bench = Bench(folder, device, bodies, plan, client)
-        known = Record.read(settings).trials if settings else ()
-        trials = known if settings or quick else bench.trials(present)
-        with running_offline(folder, device, [content for content, _ in bodies]) as offline:
-            computing = offline.computing()
-            series = bench.series([chosen(systems()[name], trials) for name in present], offline)
-        passes = bench.passes()
-    record = Record(
-        machine=Machine.here(),
-        computing=computing,
-        plan=plan,
-        figures=figures({one.name: one.slices for one in series}, passes),
-        series=series,
-        passes=passes,
-        trials=trials,
-        absent=tuple(absent),
-        seconds=round(time.monotonic() - begin),
-    )
+    tried = Record.read(settings).trials if settings else () if quick else None
     output.mkdir(parents=True, exist_ok=True)
-    record.write(output / "bench.json")
-    (output / "bench.md").write_text(markdown(record))
-    typer.echo(markdown(record), nl=False)
+    with running_client() as client:
+        for record in Bench(folder, device, bodies, plan, client).records(present, absent, tried):
+            record.write(output / "bench.json")
+            (output / "bench.md").write_text(markdown(record))
+    typer.echo((output / "bench.md").read_text(), nl=False)
 
 
 def _end(sig: int, _frame: FrameType | None) -> NoReturn:

@@ -1,22 +1,24 @@
 """One run of `make bench`: what is measured, one part after the other."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from benchmarks.bodies import Body
 from benchmarks.client import Client
-from benchmarks.offline import Offline
+from benchmarks.offline import Offline, running_offline
 from benchmarks.passes import Pass, measure_passes, pool_devices
-from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED
-from benchmarks.record import Plan, Series, Trial
+from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED, figures
+from benchmarks.record import Machine, Plan, Record, Series, Trial
 from benchmarks.rounds import Serving, serving, take_turns
 from benchmarks.server import RunningServer
 from benchmarks.slices import Slice
 from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, System, systems
-from benchmarks.tuning import try_all
+from benchmarks.tuning import chosen, try_all
 
 STAGES = ("decode", "queue", "purify", "classify")
 MILLI = 1e-3
@@ -40,7 +42,36 @@ class Bench:
         self._plan = plan
         self._client = client
 
-    def trials(self, names: list[str]) -> tuple[Trial, ...]:
+    def records(self, present: list[str], absent: list[str], trials: tuple[Trial, ...] | None) -> Iterator[Record]:
+        """What is known after each part: which settings suit, what every system does, what a pass takes.
+
+        Args:
+            present: names of the systems.
+            absent: names of those that are not installed.
+            trials: of their settings; made here if there are none, not even no settings.
+        """
+        begin = time.monotonic()
+
+        def so_far(record: Record, **parts: Any) -> Record:
+            return record.model_copy(update={**parts, "seconds": round(time.monotonic() - begin)})
+
+        with running_offline(self._bundle, self._device, [content for content, _ in self._bodies]) as offline:
+            record = Record(
+                machine=Machine.here(),
+                computing=offline.computing(),
+                plan=self._plan,
+                trials=self._trials(present) if trials is None else trials,
+                absent=tuple(absent),
+            )
+            yield so_far(record)
+            series = self._series([chosen(systems()[name], record.trials) for name in present], offline)
+        slices = {one.name: one.slices for one in series}
+        record = so_far(record, series=series, figures=figures(slices, ()))
+        yield record
+        passes = self._passes()
+        yield so_far(record, passes=passes, figures=figures(slices, passes))
+
+    def _trials(self, names: list[str]) -> tuple[Trial, ...]:
         """The settings that there are for each system that has several."""
         trials: list[Trial] = []
         for name in names:
@@ -51,7 +82,7 @@ class Bench:
                 )
         return tuple(trials)
 
-    def series(self, served: list[System], offline: Offline) -> tuple[Series, ...]:
+    def _series(self, served: list[System], offline: Offline) -> tuple[Series, ...]:
         """All systems and the loops beside them, by turns."""
         with serving(served, self._bundle, self._device, self._bodies) as servings:
             agreements = {one.system.name: self._agreement(one, offline) for one in servings}
@@ -63,7 +94,7 @@ class Bench:
             for name, taken in slices.items()
         )
 
-    def passes(self) -> tuple[Pass, ...]:
+    def _passes(self) -> tuple[Pass, ...]:
         """The passes of pools of several sizes, on each device."""
         devices = pool_devices(self._device)
         return tuple(one for each in devices for one in measure_passes(self._bundle, each, self._plan.pass_rounds))

@@ -124,12 +124,12 @@ class Record(Part):
     machine: Machine
     computing: Computing
     plan: Plan
-    figures: tuple[Figure, ...]
-    series: tuple[Series, ...]
-    passes: tuple[Pass, ...]
-    trials: tuple[Trial, ...]
+    figures: tuple[Figure, ...] = ()
+    series: tuple[Series, ...] = ()
+    passes: tuple[Pass, ...] = ()
+    trials: tuple[Trial, ...] = ()
     absent: tuple[str, ...] = ()
-    seconds: NonNegativeInt
+    seconds: NonNegativeInt = 0
 
     @classmethod
     def read(cls, path: Path) -> "Record":

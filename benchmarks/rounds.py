@@ -9,6 +9,7 @@ import httpx
 
 from benchmarks.bodies import Body
 from benchmarks.client import Client, Target, Told
+from benchmarks.neighbors import Neighbors
 from benchmarks.server import RunningServer, running_server
 from benchmarks.slices import Slice
 from benchmarks.systems import System, environment
@@ -85,7 +86,9 @@ def take_turns(
     slices: dict[str, list[Slice]] = {name: [] for name in measures}
     for number in range(rounds):
         for name in list(measures)[:: 1 if number % 2 == 0 else -1]:
-            slices[name].append(measures[name]())
+            neighbors = Neighbors()
+            taken = measures[name]()
+            slices[name].append(taken.model_copy(update={"others": neighbors.cores()}))
             on_slice(name, slices[name][-1])
     return {name: tuple(taken) for name, taken in slices.items()}
 

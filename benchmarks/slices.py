@@ -24,6 +24,7 @@ class Slice(BaseModel):
         p50_ms: the median time to an answer; none offline.
         p99_ms: the same of the slowest hundredth.
         client_ms: processor time of the client for each request.
+        others: processors that others kept busy meanwhile; none where nobody looked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -34,6 +35,7 @@ class Slice(BaseModel):
     p50_ms: NonNegativeFloat | None = None
     p99_ms: NonNegativeFloat | None = None
     client_ms: NonNegativeFloat | None = None
+    others: NonNegativeFloat | None = None
 
     @classmethod
     def of(

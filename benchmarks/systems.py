@@ -68,17 +68,17 @@ def systems() -> dict[str, tuple[System, ...]]:
         LITSERVE: tuple(
             System(LITSERVE, litserve, flags, "/predict", json=True)
             for flags in (
+                ("--workers", "2", "--batch-timeout-ms", "10"),
                 ("--workers", "1", "--batch-timeout-ms", "10"),
                 ("--workers", "1", "--batch-timeout-ms", "50"),
-                ("--workers", "2", "--batch-timeout-ms", "10"),
             )
         ),
         MOSEC: tuple(
             System(MOSEC, mosec, flags)
             for flags in (
+                ("--workers", "2", "--decoders", "0", "--wait-ms", "10"),
                 ("--workers", "1", "--decoders", "0", "--wait-ms", "10"),
                 ("--workers", "1", "--decoders", "1", "--wait-ms", "10"),
-                ("--workers", "2", "--decoders", "0", "--wait-ms", "10"),
             )
         ),
     }

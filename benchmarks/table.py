@@ -18,14 +18,15 @@ from benchmarks.slices import Slice
 
 def markdown(record: Record) -> str:
     """All of it, and nothing that is not in the record."""
-    parts = [_head(record), _figures(record.figures), _series(record.series)]
-    if any(one.stages for one in record.series):
-        parts.append(_stages(record.series))
-    if record.passes:
-        parts.append(_passes(record.passes))
-    if record.trials:
-        parts.append(_trials(record.trials))
-    return "\n\n".join(parts) + "\n"
+    parts = [
+        _head(record),
+        _figures(record.figures),
+        _series(record.series),
+        _stages([one for one in record.series if one.stages]),
+        _passes(record.passes),
+        _trials(record.trials),
+    ]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _head(record: Record) -> str:
@@ -38,8 +39,13 @@ def _head(record: Record) -> str:
         f"{versions}; commit {machine.commit or 'unknown'}, {machine.date}.\n\n"
         f"{plan.rounds} rounds, in each of which every system has {plan.seconds:g} s of load from {plan.connections} "
         f"connections after {plan.warm_up:g} s of warm-up, while the others sleep; {plan.bodies}, seed {plan.seed}; "
-        f"client and servers share the cores; {record.seconds} s in all.{absent}"
+        f"client and servers share the cores; {record.seconds} s in all.{absent}{_others(record.series)}"
     )
+
+
+def _others(series: Iterable[Series]) -> str:
+    busy = [taken.others for one in series for taken in one.slices if taken.others is not None]
+    return f" Others kept {median(busy):.2f} cores busy meanwhile, {max(busy):.2f} in the worst slice." if busy else ""
 
 
 def _figures(figures: Iterable[Figure]) -> str:
@@ -65,10 +71,9 @@ def _series(series: Iterable[Series]) -> str:
     return _table(head, rows)
 
 
-def _stages(series: Iterable[Series]) -> str:
-    told = [one for one in series if one.stages]
-    stages = list(dict.fromkeys(stage for one in told for stage in one.stages))
-    rows = [[one.name, *(_number(one.stages.get(stage), 2) for stage in stages)] for one in told]
+def _stages(series: Sequence[Series]) -> str:
+    stages = list(dict.fromkeys(stage for one in series for stage in one.stages))
+    rows = [[one.name, *(_number(one.stages.get(stage), 2) for stage in stages)] for one in series]
     return _table(["ms of a query, mean", *stages], rows)
 
 
@@ -120,8 +125,9 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f} %"
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Nothing without rows."""
+    lines = [head, ["---"] * len(head), *rows] if rows else []
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

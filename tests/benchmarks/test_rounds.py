@@ -38,6 +38,7 @@ def test_every_measure_has_a_slice_in_each_round_and_every_other_round_goes_back
         "b": [2, 5, 8],
         "c": [3, 4, 9],
     }
+    assert all(one.others is not None for taken in slices.values() for one in taken)
 
 
 def test_a_server_sleeps_but_when_it_is_asked_and_is_gone_at_the_end(bundle_folder: Path, client: Client) -> None:

@@ -17,7 +17,9 @@ RATES = {"bare": (90, 95), "offline, bare": (110, 100), "LitServe": (50, 60)}
 
 
 def slices(name: str, failed: dict[str, int]) -> tuple[Slice, ...]:
-    return tuple(Slice(answered=1, per_second=rate, failed=failed, p50_ms=1.5, p99_ms=2.5) for rate in RATES[name])
+    return tuple(
+        Slice(answered=1, per_second=rate, failed=failed, p50_ms=1.5, p99_ms=2.5, others=0.25) for rate in RATES[name]
+    )
 
 
 @pytest.fixture
@@ -67,7 +69,8 @@ def test_settings_that_were_tried_are_told_and_which_was_taken(record: Record) -
 
 def test_the_head_tells_the_machine_and_what_is_missing(record: Record) -> None:
     head = markdown(record).split("\n\n| ", 1)[0]
-    for part in ("2 cores, Abacus", "bfloat16", "torch 9", "commit abc", "64 connections", "Not installed: mosec."):
+    told = ("2 cores, Abacus", "bfloat16", "torch 9", "commit abc", "64 connections", "Others kept 0.25 cores busy")
+    for part in (*told, "Not installed: mosec."):
         assert part in head
 
 
