@@ -1,4 +1,7 @@
-"""What is compared with what, and with which goal: ratios of slices of the same round, and their spread."""
+"""What is compared with what, and with which goal: ratios of slices of the same round, and their spread.
+
+Slices that others on the machine disturbed do not count, unless all are of that kind.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +79,9 @@ def figures(slices: Mapping[str, Sequence[Slice]], passes: Sequence[Pass]) -> tu
 def _throughputs(slices: Mapping[str, Sequence[Slice]]) -> Iterator[Figure]:
     for one in COMPARISONS:
         if one.above in slices and one.below in slices:
-            above, below = ([taken.per_second for taken in slices[name]] for name in (one.above, one.below))
+            pairs = list(zip(slices[one.above], slices[one.below], strict=True))
+            quiet = [pair for pair in pairs if not any(taken.disturbed for taken in pair)]
+            above, below = ([taken.per_second for taken in side] for side in zip(*(quiet or pairs), strict=True))
             yield _figure(one.name, paired(above, below), at_least=one.at_least)
 
 
@@ -91,9 +96,14 @@ def _passes(passes: Sequence[Pass]) -> Iterator[Figure]:
 
 
 def _overhead(slices: Mapping[str, Sequence[Slice]]) -> Iterator[Figure]:
-    times = [one.p50_ms for one in slices.get(ALONE, ()) if one.p50_ms is not None]
+    times = [one.p50_ms for one in undisturbed(slices.get(ALONE, ())) if one.p50_ms is not None]
     if times:
         yield _figure(f"{NO_OP} engine, one connection, p50 in ms", times, at_most=2)
+
+
+def undisturbed(slices: Sequence[Slice]) -> Sequence[Slice]:
+    """Those that count; all of them where none would."""
+    return [one for one in slices if not one.disturbed] or slices
 
 
 def paired(above: Sequence[float], below: Sequence[float]) -> list[float]:

@@ -10,6 +10,9 @@ PERCENTILES = 100
 MEDIAN, HIGH = 49, 98
 MILLI = 1e-3
 
+DISTURBING = 0.25
+"""So many processors in the hands of others spoil a slice."""
+
 Answer = tuple[float, float]
 """The point in time of an answer, and the seconds that it took."""
 
@@ -36,6 +39,11 @@ class Slice(BaseModel):
     p99_ms: NonNegativeFloat | None = None
     client_ms: NonNegativeFloat | None = None
     others: NonNegativeFloat | None = None
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether others took so much of the machine that the slice says little."""
+        return self.others is not None and self.others > DISTURBING
 
     @classmethod
     def of(

@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 
 from benchmarks.passes import Pass
-from benchmarks.ratios import Figure, spread
+from benchmarks.ratios import Figure, spread, undisturbed
 from benchmarks.record import Record, Series, Trial
-from benchmarks.slices import Slice
+from benchmarks.slices import DISTURBING, Slice
 
 
 def markdown(record: Record) -> str:
@@ -44,13 +44,20 @@ def _head(record: Record) -> str:
 
 
 def _others(series: Iterable[Series]) -> str:
-    busy = [taken.others for one in series for taken in one.slices if taken.others is not None]
-    return f" Others kept {median(busy):.2f} cores busy meanwhile, {max(busy):.2f} in the worst slice." if busy else ""
+    slices = [taken for one in series for taken in one.slices if taken.others is not None]
+    if not slices:
+        return ""
+    disturbed = sum(taken.disturbed for taken in slices)
+    spoiled = f"; {disturbed} slices were disturbed by more than {DISTURBING:g} and do not count" if disturbed else ""
+    busy = [taken.others or 0.0 for taken in slices]
+    return f" Others kept {median(busy):.2f} cores busy meanwhile, {max(busy):.2f} in the worst slice{spoiled}."
 
 
 def _figures(figures: Iterable[Figure]) -> str:
-    rows = [[one.name, _with_spread((one.median, one.low, one.high), 2), *_goal(one)] for one in figures]
-    return _table(["figure", "median [spread]", "goal", "met"], rows)
+    rows = [
+        [one.name, _with_spread((one.median, one.low, one.high), 2), str(one.rounds), *_goal(one)] for one in figures
+    ]
+    return _table(["figure", "median [spread]", "rounds", "goal", "met"], rows)
 
 
 def _goal(figure: Figure) -> tuple[str, str]:
@@ -65,8 +72,9 @@ def _series(series: Iterable[Series]) -> str:
     rows = []
     for one in series:
         rows.append([" ".join((one.name, *(f"`{flag}`" for flag in _pairs(one.flags))))])
-        rows[-1] += [_rates(one.slices), _median([each.p50_ms for each in one.slices], 1)]
-        rows[-1] += [_median([each.p99_ms for each in one.slices], 1), _failures(one), _number(one.mean_batch, 1)]
+        taken = undisturbed(one.slices)
+        rows[-1] += [_rates(taken), _median([each.p50_ms for each in taken], 1)]
+        rows[-1] += [_median([each.p99_ms for each in taken], 1), _failures(one), _number(one.mean_batch, 1)]
         rows[-1] += [_number(one.seconds_to_ready, 1), _number(one.peak_mebibytes, 0), _percent(one.agreement)]
     return _table(head, rows)
 
@@ -98,8 +106,8 @@ def _pairs(flags: Sequence[str]) -> list[str]:
     return [" ".join(pair) for pair in zip(flags[::2], flags[1::2], strict=True)]
 
 
-def _rates(slices: Iterable[Slice]) -> str:
-    return _with_spread(spread([one.per_second for one in slices]), 0)
+def _rates(slices: Sequence[Slice]) -> str:
+    return _with_spread(spread([one.per_second for one in undisturbed(slices)]), 0)
 
 
 def _failures(series: Series) -> str:

@@ -82,3 +82,16 @@ def test_what_has_no_goal_is_neither_met_nor_missed() -> None:
 
 def test_what_was_not_measured_has_no_figure() -> None:
     assert figures({BARE: slices(100)}, ()) == ()
+
+
+def test_rounds_that_others_disturbed_do_not_count() -> None:
+    quiet, loud = (Slice(answered=1, per_second=100, others=others) for others in (0.01, 0.9))
+    bare, offline = (quiet, loud, quiet), (quiet, quiet, quiet.model_copy(update={"per_second": 80}))
+    (figure,) = figures({BARE: bare, OFFLINE_BARE: offline}, ())
+    assert (figure.rounds, figure.low, figure.high) == (2, 1, 1.25)
+
+
+def test_where_all_rounds_were_disturbed_all_count() -> None:
+    loud = Slice(answered=1, per_second=100, others=0.9)
+    (figure,) = figures({BARE: (loud, loud), OFFLINE_BARE: (loud, loud)}, ())
+    assert figure.rounds == 2

@@ -50,9 +50,9 @@ def record() -> Record:
 
 def test_each_figure_has_its_spread_and_whether_its_goal_is_met(record: Record) -> None:
     lines = markdown(record).splitlines()
-    assert "| served over offline, undefended | 0.88 [0.82, 0.95] | at least 0.9 | **no** |" in lines
-    assert "| undefended over LitServe | 1.69 [1.58, 1.80] | at least 1.2 | yes |" in lines
-    assert "| pass of 12 purifiers over 1, batch 1, cpu | 1.50 [1.50, 1.50] | at most 1.1 | **no** |" in lines
+    assert "| served over offline, undefended | 0.88 [0.82, 0.95] | 2 | at least 0.9 | **no** |" in lines
+    assert "| undefended over LitServe | 1.69 [1.58, 1.80] | 2 | at least 1.2 | yes |" in lines
+    assert "| pass of 12 purifiers over 1, batch 1, cpu | 1.50 [1.50, 1.50] | 1 | at most 1.1 | **no** |" in lines
 
 
 def test_failures_are_shown_beside_the_rate(record: Record) -> None:
@@ -72,6 +72,15 @@ def test_the_head_tells_the_machine_and_what_is_missing(record: Record) -> None:
     told = ("2 cores, Abacus", "bfloat16", "torch 9", "commit abc", "64 connections", "Others kept 0.25 cores busy")
     for part in (*told, "Not installed: mosec."):
         assert part in head
+
+
+def test_a_slice_that_others_disturbed_is_told_and_left_out(record: Record) -> None:
+    bare, *others = record.series
+    loud = bare.slices[0].model_copy(update={"others": 1.5})
+    series = (bare.model_copy(update={"slices": (loud, bare.slices[1])}), *others)
+    text = markdown(record.model_copy(update={"series": series}))
+    assert "1.50 in the worst slice; 1 slices were disturbed by more than 0.25 and do not count." in text
+    assert "| bare `--defense none` | 95 [95, 95] |" in text
 
 
 def test_the_file_has_all_that_the_tables_need(record: Record, tmp_path: Path) -> None:
