@@ -28,6 +28,7 @@ class WaitingEngine:
     purifiers: tuple[str, ...] = ("none",)
     device: str = "a wait"
     precision: str = "float32"
+    workers = 1
 
     def __init__(self, settings: Settings) -> None:
         self.manifest = read_manifest(settings.bundle)
