@@ -25,6 +25,7 @@ class NoOpEngine:
     purifiers: tuple[str, ...] = ("none",)
     device: str = "none"
     precision: str = "float32"
+    workers = 1
 
     def __init__(self, settings: Settings) -> None:
         self.manifest = read_manifest(settings.bundle)

@@ -1,12 +1,13 @@
 """The engine of the gateway without the gateway: a loop over whole batches of decoded images, in a process of its own.
 
-The same engine on the same batches, so the same networks in the same precision with as many threads as when they are
-served. The images are decoded before: what decoding costs counts against the service.
+The same engine on the same batches from as many threads as when it is served, so the same networks in the same
+precision. The images are decoded before: what decoding costs counts against the service.
 """
 
 import multiprocessing
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import cycle, islice
 from multiprocessing.managers import BaseManager
@@ -32,7 +33,8 @@ class Computing(BaseModel):
         bundle: its name and version.
         device: in words.
         precision: of the networks' arithmetic.
-        threads: of PyTorch on the processors.
+        workers: batches at once.
+        threads: of PyTorch on the processors, for each.
         max_batch: most images of a batch.
     """
 
@@ -41,6 +43,7 @@ class Computing(BaseModel):
     bundle: str
     device: str
     precision: str
+    workers: int = 1
     threads: int
     max_batch: int
 
@@ -81,19 +84,27 @@ class Engines:
             bundle=f"{engine.manifest.name} {engine.manifest.version}",
             device=engine.device,
             precision=engine.precision,
+            workers=engine.workers,
             threads=torch.get_num_threads(),
             max_batch=self._settings.max_batch,
         )
 
     def rate(self, defense: str, seconds: float) -> tuple[int, float]:
         """How many images a loop of so many seconds took behind a defense, and how many in a second."""
-        engine, size = self._engine(defense), self._settings.max_batch
+        engine = self._engine(defense)
+        self._loop(engine, 0)
+        with ThreadPoolExecutor(engine.workers) as workers:
+            loops = [workers.submit(self._loop, engine, seconds) for _ in range(engine.workers)]
+            taken, rates = zip(*(loop.result() for loop in loops), strict=True)
+        return sum(taken), sum(rates)
+
+    def _loop(self, engine: Engine, seconds: float) -> tuple[int, float]:
+        """Of one worker; at least one batch."""
         turns = cycle(self._images)
-        engine.classify(list(islice(turns, size)))
         begin = end = time.perf_counter()
         taken = 0
-        while end - begin < seconds:
-            taken += len(engine.classify(list(islice(turns, size))))
+        while not taken or end - begin < seconds:
+            taken += len(engine.classify(list(islice(turns, self._settings.max_batch))))
             end = time.perf_counter()
         return taken, taken / (end - begin)
 

@@ -1,7 +1,8 @@
 """The pass: what the defense takes of a batch on the device, by the number of purifiers.
 
-Measured by the gateway's own account of its device's time, on its own engine; each batch draws anew. Of a pool of one
-there is one for each architecture, since their purifiers do not cost quite the same; what counts is their mean.
+Measured by the gateway's own account of its stages, on its own engine, of whose workers one works; each batch draws
+anew. Of a pool of one there is one for each architecture, since their purifiers do not cost quite the same; what counts
+is their mean.
 """
 
 import multiprocessing
@@ -111,10 +112,12 @@ class _Pool:
             for _ in range(calls):
                 self._engine.classify(self._images[:batch])
             whole = time.perf_counter() - begin
-            self.times[batch].append(((self._spent() - spent) / calls, whole / calls))
+            self.times[batch].append(((self._spent() - spent) / batch / calls, whole / calls))
 
     def _spent(self) -> float:
-        return self._metrics.registry.get_sample_value("purigate_device_seconds_total", {"stage": "purify"}) or 0.0
+        """So far; each query of a batch counts all of the batch's time."""
+        name, labels = "purigate_stage_duration_seconds_sum", {"stage": "purify"}
+        return self._metrics.registry.get_sample_value(name, labels) or 0.0
 
 
 def _pools(bundle: Path, folder: Path, device: str) -> Iterator[_Pool]:

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle import read_bundle
+from models.device import choose_precision
 from models.patches import PatchGrid
-from service.engine import choose_precision
 from service.settings import embedded_bundle
 
 GIGA = 1e9

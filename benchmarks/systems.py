@@ -63,7 +63,7 @@ def systems() -> dict[str, tuple[System, ...]]:
     return {one.name: (one,) for one in gateway} | {
         FASTAPI: tuple(
             System(FASTAPI, threads, flags)
-            for flags in (("--threads", cores, "--networks", cores), ("--threads", "1"), ("--threads", "40"))
+            for flags in (("--threads", cores, "--share", cores), ("--threads", "1"), ("--threads", "40"))
         ),
         LITSERVE: tuple(
             System(LITSERVE, litserve, flags, "/predict", json=True)

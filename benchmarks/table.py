@@ -35,8 +35,9 @@ def _head(record: Record) -> str:
     absent = f" Not installed: {', '.join(record.absent)}." if record.absent else ""
     return (
         f"{machine.processors} cores, {machine.processor}; networks on {computing.device} in {computing.precision}, "
-        f"{computing.threads} threads, batches of at most {computing.max_batch}; bundle {computing.bundle}; "
-        f"{versions}; commit {machine.commit or 'unknown'}, {machine.date}.\n\n"
+        f"at most {computing.max_batch} images a batch, batches at once: {computing.workers}, threads of each: "
+        f"{computing.threads}; bundle {computing.bundle}; {versions}; commit {machine.commit or 'unknown'}, "
+        f"{machine.date}.\n\n"
         f"{plan.rounds} rounds, in each of which every system has {plan.seconds:g} s of load from {plan.connections} "
         f"connections after {plan.warm_up:g} s of warm-up, while the others sleep; {plan.bodies}, seed {plan.seed}; "
         f"client and servers share the cores; {record.seconds} s in all.{absent}{_others(record.series)}"
@@ -48,7 +49,7 @@ def _others(series: Iterable[Series]) -> str:
     if not slices:
         return ""
     disturbed = sum(taken.disturbed for taken in slices)
-    spoiled = f"; {disturbed} slices were disturbed by more than {DISTURBING:g} and do not count" if disturbed else ""
+    spoiled = f"; slices disturbed by more than {DISTURBING:g}, which do not count: {disturbed}" if disturbed else ""
     busy = [taken.others or 0.0 for taken in slices]
     return f" Others kept {median(busy):.2f} cores busy meanwhile, {max(busy):.2f} in the worst slice{spoiled}."
 

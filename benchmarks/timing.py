@@ -32,9 +32,9 @@ from benchmarks.bodies import noise
 from benchmarks.server import running_server
 from models.bundle import Bundle, read_bundle
 from models.defenses.puridefense import PuriDefense
+from models.device import choose_device, choose_precision
 from models.pool import PurifierPool
 from models.randomness import SeededBytes
-from service.engine import choose_device, choose_precision
 from service.settings import embedded_bundle
 
 WARM_UP = 30

@@ -97,7 +97,7 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
         manifest = served.bundle.manifest
         sample = read_sample(data, manifest.labels, manifest.preprocessing, images)
         for job in _suite(suite, queries, tuple(served.bundle.purifiers)) if suite else [single()]:
-            _run(Campaign(served.cell(job, seed), _maker(served, job), served.device, records, part), sample)
+            _run(Campaign(served.cell(job, seed), _maker(served, job), served.placement.device, records, part), sample)
 
     _guarded(lambda: attack_gateway(url) if url else attack_bundle())
 

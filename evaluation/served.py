@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from evaluation.device import choose_device, choose_precision
 from evaluation.errors import EvaluationError
 from evaluation.http_target import HTTPTarget
 from evaluation.jobs import Job
@@ -15,6 +14,7 @@ from models.bundle import read_bundle
 from models.bundle.manifest import MANIFEST_FILE
 from models.defenses import Defense, build_defense
 from models.defenses.puridefense import PuriDefense
+from models.device import DeviceMissingError, choose_placement
 from models.pool import PurifierPool
 
 
@@ -23,8 +23,8 @@ class LocalServed:
 
     Args:
         folder: of the bundle.
-        device: as `choose_device` takes it.
-        precision: as `choose_precision` takes it.
+        device: as `choose_placement` takes it.
+        precision: as `choose_placement` takes it.
 
     Raises:
         EvaluationError: there is no such device.
@@ -32,8 +32,10 @@ class LocalServed:
     """
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
-        self.device = choose_device(device)
-        self.precision = choose_precision(precision, self.device)
+        try:
+            self.placement = choose_placement(device, precision)
+        except DeviceMissingError as error:
+            raise EvaluationError(str(error)) from error
         self.bundle = read_bundle(folder)
         self._sha256 = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
 
@@ -67,14 +69,14 @@ class LocalServed:
             defense=job.defense,
             grid=defense.grid if isinstance(defense, PuriDefense) else None,
             purifiers=defense.purifiers,
-            precision=self.precision,
+            precision=self.placement.precision,
         )
         return _cell(served, job, seed)
 
     def target(self, job: Job, generator: torch.Generator) -> LocalTarget:
         """What a job attacks, drawing from a CPU generator."""
         defense = self.defense(job.defense, job.grid, job.pool)
-        return LocalTarget(self.bundle.classifier, defense, self.device, self.precision, generator)
+        return LocalTarget(self.bundle.classifier, defense, self.placement, generator)
 
 
 def gateway_cell(target: HTTPTarget, job: Job, seed: int) -> Cell:

@@ -15,6 +15,7 @@ from models.defenses.defense import Defense
 from models.defenses.disco import DISCOEnsemble
 from models.defenses.none import NoDefense
 from models.defenses.puridefense import PuriDefense
+from models.inference import classifier_for_inference, defense_for_inference
 from models.randomness import SeededBytes
 
 BATCHES = (1, 32)
@@ -56,13 +57,12 @@ class Pass:
     """A defense and a classifier on a batch, ready to be timed."""
 
     def __init__(self, served: LocalServed, defense: Defense, batch: int, seed: int) -> None:
-        place, order = served.device, torch.channels_last
-        self.defense = defense.to(place, memory_format=order)  # type: ignore[call-overload]
-        self.classifier = served.bundle.classifier.to(place, memory_format=order)  # type: ignore[call-overload]
-        self.device = place
-        self.reduced = served.precision == "bfloat16"
+        self.classifier = classifier_for_inference(served.bundle.classifier, served.placement)
+        self.defense = defense_for_inference(defense, served.placement)
+        self.device = served.placement.device
         size = served.bundle.manifest.preprocessing
-        self.images = torch.rand(batch, 3, size.height, size.width, device=place).contiguous(memory_format=order)
+        images = torch.rand(batch, 3, size.height, size.width, device=served.placement.device)
+        self.images = images.contiguous(memory_format=torch.channels_last)
         self.bytes = SeededBytes(batch, torch.Generator().manual_seed(seed))
         self.seconds: list[float] = []
 
@@ -70,8 +70,7 @@ class Pass:
     def time(self) -> None:
         """One pass, draws and all, to its end on the device."""
         begin = time.perf_counter()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
-            self.classifier(self.defense(self.images, self.defense.draw(self.bytes)))
+        self.classifier(self.defense(self.images, self.defense.draw(self.bytes)))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds.append(time.perf_counter() - begin)
@@ -105,11 +104,11 @@ def measure_speed(served: LocalServed, rounds: int, seed: int) -> SpeedRecord:
     manifest = served.bundle.manifest
     return SpeedRecord(
         bundle=f"{manifest.name} {manifest.version}",
-        precision=served.precision,
+        precision=served.placement.precision,
         grid=manifest.pool.grid,
         rounds=rounds,
         timings=tuple(one.timing(size) for size, one in passes),
-        provenance=Provenance.now(served.device, time.perf_counter() - started),
+        provenance=Provenance.now(served.placement.device, time.perf_counter() - started),
     )
 
 

@@ -1,14 +1,15 @@
 """What is attacked: images in, scores or labels out."""
 
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from models.defenses.defense import Defense
+from models.device import Placement
+from models.inference import classifier_for_inference, defense_for_inference
 from models.randomness import SeededBytes
 
-Network = TypeVar("Network", bound=nn.Module)
 BATCH = 256
 
 
@@ -36,8 +37,7 @@ class LocalTarget:
     Args:
         classifier: `(N, 3, H, W)` floats in [0, 1] to logits; moved to the device.
         defense: moved to the device.
-        device: where both run.
-        precision: `float32` or `bfloat16`.
+        placement: where both run, and how precisely.
         generator: a CPU generator; the draws come from it.
     """
 
@@ -47,14 +47,12 @@ class LocalTarget:
         self,
         classifier: nn.Module,
         defense: Defense,
-        device: torch.device,
-        precision: str,
+        placement: Placement,
         generator: torch.Generator,
     ) -> None:
-        self._classifier = _placed(classifier, device)
-        self._defense = _placed(defense, device)
-        self._device = device
-        self._reduced = precision == "bfloat16"
+        self._device = placement.device
+        self._owned = (classifier.to(self._device), defense.to(self._device))
+        self._served = classifier_for_inference(classifier, placement), defense_for_inference(defense, placement)
         self._generator = generator
         self.deterministic = defense.draw(SeededBytes(1, torch.Generator())).shape[1] == 0
 
@@ -69,18 +67,11 @@ class LocalTarget:
 
     def differentiable_scores(self, images: Tensor) -> Tensor:
         """The scores with their gradient, in float32; what only the owner of the weights can ask."""
-        draws = self._defense.draw(SeededBytes(len(images), self._generator))
-        logits = self._classifier(self._defense(images.to(self._device), draws))
-        return torch.softmax(logits.float(), dim=1)
+        return self._scores(*self._owned, images.to(self._device))
 
     def _ask(self, images: Tensor) -> Tensor:
-        draws = self._defense.draw(SeededBytes(len(images), self._generator))
-        images = images.to(self._device, memory_format=torch.channels_last)
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._reduced):
-            logits = self._classifier(self._defense(images, draws))
-        return torch.softmax(logits.float(), dim=1)
+        return self._scores(*self._served, images.to(self._device, memory_format=torch.channels_last))
 
-
-def _placed(network: Network, device: torch.device) -> Network:
-    placed: Network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
+    def _scores(self, classifier: nn.Module, defense: Defense, images: Tensor) -> Tensor:
+        draws = defense.draw(SeededBytes(len(images), self._generator))
+        return torch.softmax(classifier(defense(images, draws)).float(), dim=1)

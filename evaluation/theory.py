@@ -70,7 +70,7 @@ class DiversityRecord(BaseModel):
 @torch.inference_mode()
 def measure_pool(served: LocalServed, sample: Sample, names: Sequence[str], seed: int) -> DiversityPoint:
     """The point of the pool of these purifiers, on the CPU or wherever the bundle is, in float32."""
-    place = served.device
+    place = served.placement.device
     generator = torch.Generator().manual_seed(seed)
     images, labels = sample.images.to(place), sample.labels.to(place)
     direction = 2.0 * torch.randint(2, sample.images.shape, generator=generator) - 1
@@ -111,7 +111,7 @@ def measure_diversity(served: LocalServed, sample: Sample, seed: int) -> Diversi
         draws=DRAWS,
         seed=seed,
         points=points,
-        provenance=Provenance.now(served.device, time.perf_counter() - started),
+        provenance=Provenance.now(served.placement.device, time.perf_counter() - started),
     )
 
 

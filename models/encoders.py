@@ -33,7 +33,7 @@ class EDSRConfig(BaseModel):
     blocks: Count
     unshuffle: PositiveInt = 1
 
-    def build(self) -> nn.Module:
+    def build(self) -> "Encoder":
         """An untrained encoder of these dimensions."""
         body = [ResidualBlock(self.features) for _ in range(self.blocks)]
         return Encoder(self.features, self.unshuffle, nn.Sequential(*body))
@@ -59,7 +59,7 @@ class RCANConfig(BaseModel):
     reduction: PositiveInt = 16
     unshuffle: PositiveInt = 1
 
-    def build(self) -> nn.Module:
+    def build(self) -> "Encoder":
         """An untrained encoder of these dimensions."""
         body = [ResidualGroup(self.features, self.blocks, self.reduction) for _ in range(self.groups)]
         return Encoder(self.features, self.unshuffle, nn.Sequential(*body))
@@ -145,6 +145,11 @@ class Encoder(nn.Module):
             self.unfold = nn.Sequential(nn.Conv2d(features, features * unshuffle**2, 1), nn.PixelShuffle(unshuffle))
         self.head = convolution(RGB * unshuffle**2, features)
         self.body = nn.Sequential(body, convolution(features, features))
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The number format of the weights, which images must have."""
+        return self.head.weight.dtype
 
     def forward(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]

@@ -26,7 +26,8 @@ class Purifier(nn.Module):
 
     Takes `(N, 3, H, W)` floats in [0, 1]; gives the same shape in [0, 1]. The decoder predicts the correction that is
     added to each pixel. A new purifier's correction is zero: it starts as the identity and has to learn the noise
-    alone.
+    alone. Its layers may be cast to bfloat16 (`to`): float32 images then stay float32, and only the correction is
+    computed in fewer digits.
     """
 
     def __init__(self, config: PurifierConfig) -> None:
@@ -48,4 +49,5 @@ class Purifier(nn.Module):
         return torch.clamp(images + self.decoder.ensemble(self._features(images)), 0, 1)
 
     def _features(self, images: Tensor) -> Tensor:
-        return self.encoder((images - PIXEL_CENTER) / PIXEL_SPREAD)  # type: ignore[no-any-return]
+        centered = (images - PIXEL_CENTER) / PIXEL_SPREAD
+        return self.encoder(centered.to(self.encoder.precision))  # type: ignore[no-any-return]

@@ -1,9 +1,10 @@
-"""The batcher: many callers, one worker that takes everything that waits as soon as it is free.
+"""The batcher: many callers, and workers that take what waits as soon as they are free.
 
-It knows futures and a function from a list to a list, nothing of tensors or HTTP. The worker is a thread, so that the
+It knows futures and a function from a list to a list, nothing of tensors or HTTP. Workers are threads, so that the
 device goes from one batch to the next without asking the event loop.
 """
 
+import math
 import threading
 import time
 from collections import deque
@@ -34,14 +35,16 @@ class Waiting(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Collects items into batches for `process`, in the order in which they came.
 
-    There is no timer: a batch is what waits at the moment the worker is free, at most `max_batch` items. An item whose
-    future was cancelled or whose deadline has passed is dropped before `process` sees it. Every future is resolved on
-    every path. Constructing a batcher starts nothing; `start` does, and `close` drains it.
+    There is no timer: a batch is what waits at the moment a worker is free, at most `max_batch` items, and no more than
+    an equal share where other workers are free too. An item whose future was cancelled or whose deadline has passed is
+    dropped before `process` sees it. Every future is resolved on every path. Constructing a batcher starts nothing;
+    `start` does, and `close` drains it.
 
     Args:
-        process: items to results, one for each, in order; runs in the worker's thread.
+        process: items to results, one for each, in order; runs in the workers' threads.
         max_batch: most items of one call.
         capacity: most items that may wait.
+        workers: threads, and so calls of `process` at once.
         on_wait: told the seconds that each item waited, as it is taken.
         clock: seconds; deadlines are points on it.
     """
@@ -51,6 +54,7 @@ class Batcher(Generic[Item, Result]):
         process: Callable[[list[Item]], Sequence[Result]],
         max_batch: int,
         capacity: int,
+        workers: int = 1,
         on_wait: Callable[[float], None] = lambda _seconds: None,
         clock: Clock = time.monotonic,
     ) -> None:
@@ -63,12 +67,16 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._closed = True
         self._seconds_per_item = 0.0
-        self._worker = threading.Thread(target=self._work, name="batcher", daemon=True)
+        self._workers = [
+            threading.Thread(target=self._work, name=f"batcher-{number}", daemon=True) for number in range(workers)
+        ]
+        self._free = workers
 
     def start(self) -> None:
         """Begins to take items."""
         self._closed = False
-        self._worker.start()
+        for worker in self._workers:
+            worker.start()
 
     def close(self, timeout: float) -> None:
         """Refuses new items and waits, at most `timeout` seconds, until those that wait are finished.
@@ -78,7 +86,9 @@ class Batcher(Generic[Item, Result]):
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._worker.join(timeout)
+        end = time.monotonic() + timeout
+        for worker in self._workers:
+            worker.join(max(0, end - time.monotonic()))
         with self._changed:
             left = [self._queue.popleft() for _ in range(len(self._queue))]
         for entry in left:
@@ -92,7 +102,7 @@ class Batcher(Generic[Item, Result]):
 
     def backlog_seconds(self) -> float:
         """How long the items that wait will take, judged by the batches so far."""
-        return self.depth * self._seconds_per_item
+        return self.depth * self._seconds_per_item / len(self._workers)
 
     def submit(self, items: Sequence[Item], deadline: float) -> "list[Future[Result]]":
         """Queues all of `items` or none; gives the future of each.
@@ -109,7 +119,7 @@ class Batcher(Generic[Item, Result]):
             if len(self._queue) + len(entries) > self._capacity:
                 raise QueueFullError("too many queries wait", retry_after=self.backlog_seconds())
             self._queue.extend(entries)
-            self._changed.notify()
+            self._changed.notify(len(entries))
         for entry in entries:
             entry.future.add_done_callback(partial(self._forget, entry))
         return [entry.future for entry in entries]
@@ -125,13 +135,17 @@ class Batcher(Generic[Item, Result]):
             live = [entry for entry in batch if self._still_wanted(entry)]
             if live:
                 self._run(live)
+            with self._changed:
+                self._free += 1
 
     def _take(self) -> list[Waiting[Item, Result]]:
         """Waits for items; an empty list says that the batcher is closed and the queue is empty."""
         with self._changed:
             while not self._queue and not self._closed:
                 self._changed.wait()
-            return [self._queue.popleft() for _ in range(min(len(self._queue), self._max_batch))]
+            share = math.ceil(len(self._queue) / self._free)
+            self._free -= 1
+            return [self._queue.popleft() for _ in range(min(share, self._max_batch))]
 
     def _still_wanted(self, entry: Waiting[Item, Result]) -> bool:
         if not entry.future.set_running_or_notify_cancel():

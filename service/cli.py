@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.bundle import BundleError, Manifest, read_manifest
-from service.engine import DeviceMissingError
+from models.device import DeviceMissingError
 from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs

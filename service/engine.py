@@ -1,24 +1,27 @@
 """The engine: the one place of the service that touches torch. It owns the device, the defense and the classifier."""
 
 import itertools
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import structlog
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.bundle import Bundle, Manifest
 from models.defenses import Defense, build_defense
+from models.device import Placement
+from models.device_clock import device_clock
+from models.inference import classifier_for_inference, defense_for_inference
 from models.preprocessing import Pixels
 from service.metrics import Metrics
 from service.randomness import Randomness
+from service.workers import Workers
 
 log = structlog.get_logger()
 
@@ -27,11 +30,6 @@ Scores = NDArray[np.float32]
 
 PIXEL_MAX = 255
 SMALLEST_POOL = 2
-Network = TypeVar("Network", bound=nn.Module)
-
-
-class DeviceMissingError(Exception):
-    """The device that is asked for does not exist."""
 
 
 class PoolExhaustedError(Exception):
@@ -58,11 +56,13 @@ class Engine(Protocol):
         manifest: of the bundle that is served.
         device: in words.
         precision: of the networks' arithmetic.
+        workers: batches that it takes at once, each from a thread of its own.
     """
 
     manifest: Manifest
     device: str
     precision: str
+    workers: int
 
     @property
     def purifiers(self) -> tuple[str, ...]:
@@ -80,16 +80,17 @@ class Engine(Protocol):
 
 
 class TorchEngine:
-    """Purifies and classifies batches on one device.
+    """Purifies and classifies batches on one device; several threads may ask it at once.
 
     Args:
-        bundle: what is served; moved to the device.
+        bundle: what is served; not to be used for anything else.
         defense: the name of what stands before the classifier.
-        device: `cpu`, `cuda` or `cuda:N`.
-        precision: `float32` or `bfloat16`.
+        placement: where it runs, and how precisely.
         max_batch: the largest batch that will come.
         randomness: of the defense's draws.
         metrics: where times and draws are counted.
+        workers: the threads that will ask at once; sets how many threads torch has in this process for one operation.
+            By default one will, and torch keeps its own number.
         shadow: answer undefended, and only count what the defense would have changed.
     """
 
@@ -97,24 +98,28 @@ class TorchEngine:
         self,
         bundle: Bundle,
         defense: str,
-        device: torch.device,
-        precision: str,
+        placement: Placement,
         max_batch: int,
         randomness: Randomness,
         metrics: Metrics,
         *,
+        workers: Workers | None = None,
         shadow: bool = False,
     ) -> None:
         self.manifest = bundle.manifest
-        self.device = _describe(device)
-        self.precision = precision
-        self._target = device
+        self.device = _describe(placement.device)
+        self.precision: str = placement.precision
+        self.workers = workers.count if workers else 1
+        if workers:
+            torch.set_num_threads(workers.threads)
+        self._target = placement.device
         self._max_batch = max_batch
         self._randomness = randomness
         self._metrics = metrics
         self._shadow = shadow
-        self._classifier = _placed(bundle.classifier, device)
-        self._defense = _placed(build_defense(defense, bundle), device)
+        self._classifier = classifier_for_inference(bundle.classifier, placement)
+        self._defense = defense_for_inference(build_defense(defense, bundle), placement)
+        self._removing = threading.Lock()
         self._numbers = {name: number for number, name in enumerate(self.purifiers)}
         for name in self.purifiers:
             metrics.purifier_selected.labels(purifier=name)
@@ -205,11 +210,14 @@ class TorchEngine:
         return reduce(lambda others, name: others.without(name), failing, defense)
 
     def _remove(self, name: str) -> None:
-        log.error("purifier_removed", purifier=name, left=len(self.purifiers) - 1)
-        self._metrics.purifiers_removed.labels(purifier=name).inc()
-        if len(self.purifiers) <= SMALLEST_POOL:
-            raise PoolExhaustedError(f"{name} gives no numbers and fewer than {SMALLEST_POOL} others are left")
-        self._defense = self._defense.without(name)
+        with self._removing:
+            if name not in self.purifiers:  # another batch met it at the same time
+                return
+            log.error("purifier_removed", purifier=name, left=len(self.purifiers) - 1)
+            self._metrics.purifiers_removed.labels(purifier=name).inc()
+            if len(self.purifiers) <= SMALLEST_POOL:
+                raise PoolExhaustedError(f"{name} gives no numbers and fewer than {SMALLEST_POOL} others are left")
+            self._defense = self._defense.without(name)
 
     def _probes(self) -> list[Pixels]:
         """Images that no client can choose: black, white, and noise."""
@@ -221,8 +229,7 @@ class TorchEngine:
     @torch.inference_mode()
     def _fails(self, name: str, images: Sequence[Pixels], defense: Defense) -> bool:
         draws = torch.full_like(self._draw(images, defense), defense.purifiers.index(name))
-        with self._arithmetic():
-            purified = defense(self._on_device(images), draws)
+        purified = defense(self._on_device(images), draws)
         return not bool(purified.isfinite().all())
 
     def _count(self, draws: Tensor, defense: Defense) -> None:
@@ -251,69 +258,35 @@ class TorchEngine:
         self, images: Sequence[Pixels], defense: Defense | None, draws: Tensor | None, *, record: bool
     ) -> NDArray[np.float32]:
         """Scores `(N, classes)`; undefended without a defense and its draws."""
-        count = len(images) if record else 0
+        clock = device_clock(self._target)
         seen = self._on_device(images)
-        with self._arithmetic():
-            if defense is not None:
-                with self._stage("purify", count):
-                    seen = defense(seen, draws)
-            with self._stage("classify", count):
-                logits = self._classifier(seen)
+        clock.mark()
+        if defense is not None:
+            seen = defense(seen, draws)
+        clock.mark()
+        logits = self._classifier(seen)
+        clock.mark()
         scores: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
+        if record:  # only now, with the scores here, is the device done
+            purify, classify = clock.seconds()
+            if defense is not None:
+                self._spent("purify", purify, len(images))
+            self._spent("classify", classify, len(images))
         return scores
 
     def _on_device(self, images: Sequence[Pixels]) -> Tensor:
-        pixels = torch.from_numpy(np.stack(images)).to(self._target)
+        pixels = torch.from_numpy(np.stack(images))
+        if self._target.type == "cuda":
+            pixels = pixels.pin_memory()  # else the copy would wait for all that is queued
+        pixels = pixels.to(self._target, non_blocking=True)
         return pixels.permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
 
-    def _arithmetic(self) -> torch.autocast:
-        return torch.autocast(self._target.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-
-    @contextmanager
-    def _stage(self, stage: str, queries: int) -> Iterator[None]:
-        """Times a stage, to its end on the device; each query of a batch spends all of the batch's time in it."""
-        begin = time.perf_counter()
-        yield
-        if self._target.type == "cuda":
-            torch.cuda.synchronize(self._target)
-        if queries:
-            seconds = time.perf_counter() - begin
-            self._metrics.device_seconds.labels(stage=stage).inc(seconds)
-            duration = self._metrics.stage_duration.labels(stage=stage)
-            for _ in range(queries):
-                duration.observe(seconds)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device that a setting names; `auto` is CUDA if there is one, else the CPU.
-
-    Raises:
-        DeviceMissingError: CUDA is asked for and there is none, or not of that number.
-    """
-    cuda_devices = torch.cuda.device_count()
-    if name == "auto":
-        return torch.device("cuda" if cuda_devices else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= cuda_devices:
-        raise DeviceMissingError(f"device {name} was asked for; this machine has {cuda_devices} CUDA devices")
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """The precision that a setting names; `auto` is bfloat16 where the device computes it natively."""
-    if name != "auto":
-        return name
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return "bfloat16" if native else "float32"
-
-
-def _placed(network: Network, device: torch.device) -> Network:
-    """On the device, channels last: the order in which the pixels come, and in which convolutions are fastest."""
-    placed: Network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
+    def _spent(self, stage: str, seconds: float, queries: int) -> None:
+        """Counts the time of a batch in a stage; each of its queries spends all of it, and of the device its share."""
+        self._metrics.device_seconds.labels(stage=stage).inc(seconds / self.workers)
+        duration = self._metrics.stage_duration.labels(stage=stage)
+        for _ in range(queries):
+            duration.observe(seconds)
 
 
 def _describe(device: torch.device) -> str:

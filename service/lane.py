@@ -4,6 +4,7 @@ A new bundle gets a lane beside the old one and takes its place when it is warm.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Literal
@@ -49,11 +50,12 @@ class Lane:
         self._on_change = on_change
         self._recovery_pauses = recovery_pauses
         self._faulted = False
+        self._faulting = threading.Lock()
         self._closed = False
         self._recovery: asyncio.Task[None] | None = None
         waited = metrics.stage_duration.labels(stage="queue").observe
         self._batcher: Batcher[Pixels, Prediction] = Batcher(
-            self._run_engine, settings.max_batch, settings.queue_capacity, on_wait=waited
+            self._run_engine, settings.max_batch, settings.queue_capacity, engine.workers, on_wait=waited
         )
 
     @property
@@ -90,7 +92,7 @@ class Lane:
         await asyncio.to_thread(self._batcher.close, seconds)
 
     def _run_engine(self, images: list[Pixels]) -> list[Prediction]:
-        """Called by the batcher, in its thread; after a fault nothing more goes to the device until it is recovered."""
+        """Called in the batcher's threads; after a fault nothing more goes to the device until it is recovered."""
         if self._faulted:
             raise DeviceFaultError("the device failed before this query", RETRY_AFTER_SECONDS)
         try:
@@ -98,9 +100,15 @@ class Lane:
         except Exception as error:
             exhausted = isinstance(error, PoolExhaustedError)
             log.exception("pool_exhausted" if exhausted else "device_fault", queries=len(images))
-            self._faulted = True
-            self._loop.call_soon_threadsafe(self._die if exhausted else self._start_recovery)
+            self._fault(self._die if exhausted else self._start_recovery)
             raise DeviceFaultError("the device failed on this query", RETRY_AFTER_SECONDS) from error
+
+    def _fault(self, react: Callable[[], None]) -> None:
+        """Has the event loop react to the first of the faults that meet batches which run at the same time."""
+        with self._faulting:
+            first, self._faulted = not self._faulted, True
+        if first:
+            self._loop.call_soon_threadsafe(react)
 
     def _die(self) -> None:
         self._on_change(self, "dead")

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from models.bundle import read_bundle
-from service.engine import TorchEngine, choose_device, choose_precision
+from models.device import choose_placement
+from service.engine import TorchEngine
 from service.metrics import Metrics
 from service.randomness import choose_randomness, fresh
 from service.settings import Settings
+from service.workers import choose_workers
 
 
 def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
@@ -14,20 +16,19 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
 
     Raises:
         models.bundle.BundleError: the bundle cannot be served.
-        DeviceMissingError: the device does not exist.
+        models.device.DeviceMissingError: the device does not exist.
         service.secret_file.SecretError: a secret cannot be read.
     """
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
+    placement = choose_placement(settings.device, settings.precision)
     bundle = read_bundle(settings.bundle)
     return TorchEngine(
         bundle,
         settings.defense,
-        device,
-        precision,
+        placement,
         settings.max_batch,
         choose_randomness(settings),
         metrics,
+        workers=choose_workers(settings.workers, placement.device.type),
         shadow=settings.shadow,
     )
 
@@ -42,8 +43,7 @@ def check_bundle(folder: Path) -> TorchEngine:
     engine = TorchEngine(
         read_bundle(folder),
         defense="puridefense",
-        device=choose_device("cpu"),
-        precision="float32",
+        placement=choose_placement("cpu", "float32"),
         max_batch=1,
         randomness=fresh,
         metrics=Metrics(),

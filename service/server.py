@@ -113,7 +113,7 @@ def run(settings: Settings) -> int:
         ExposedError: the address is not loopback, and neither a key nor `insecure` is configured.
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
-        service.engine.DeviceMissingError: the device does not exist.
+        models.device.DeviceMissingError: the device does not exist.
         service.secret_file.SecretError: a secret cannot be read.
     """
     hangup = Hangup()

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
     shadow: bool = Field(
         False, description="Answer undefended, run the defense beside it, and count how often it changes the label."
     )
+    workers: PositiveInt | None = Field(
+        None,
+        description="Batches that go through the networks at once; by default one for each processor, at most 8, on a "
+        "CPU, and one on a GPU.",
+    )
     max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
     queue_capacity: PositiveInt = Field(512, description="Most queries that may wait for the device.")
     request_deadline_ms: PositiveInt = Field(

@@ -1,11 +1,9 @@
 """The classifier that every peer serves: bytes to pixels to answers, by the gateway's own decoder and engine."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from models.preprocessing import Pixels
 from service.engine import Scores
@@ -21,15 +19,14 @@ class UndefendedClassifier:
     """The bundle of `PURIGATE_BUNDLE` without a defense, warm.
 
     Args:
-        processes: how many of them share the processors.
+        share: how many share the processors, threads or processes; each computes on its part of them.
 
     Attributes:
         max_batch: most images of one call, as the gateway has it.
     """
 
-    def __init__(self, processes: int = 1) -> None:
-        torch.set_num_threads(threads_each(processes))
-        settings = Settings(defense="none")
+    def __init__(self, share: int = 1) -> None:
+        settings = Settings(defense="none", workers=share)
         self.max_batch = settings.max_batch
         self._top_k = settings.default_top_k
         self._engine = load_engine(settings, Metrics())
@@ -49,8 +46,3 @@ class UndefendedClassifier:
         best = np.argsort(-scores)[: self._top_k].tolist()
         told = [{"label": self._labels[one], "index": one, "score": float(scores[one])} for one in best]
         return {"label": told[0]["label"], "index": best[0], "scores": told}
-
-
-def threads_each(processes: int) -> int:
-    """Threads of each of so many processes that share the processors; what the environment allows at most."""
-    return max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // processes))

@@ -40,10 +40,10 @@ def create_app(classifier: UndefendedClassifier, threads: int) -> FastAPI:
 def main(
     port: Annotated[int, typer.Option(help="Port to listen on.")],
     threads: Annotated[int, typer.Option(help="Requests that are worked on at once.")] = 40,
-    networks: Annotated[int, typer.Option(help="How many of them the processors are divided among.")] = 1,
+    share: Annotated[int, typer.Option(help="How many of them the processors are divided among.")] = 1,
 ) -> None:
     """Serves until it is told to stop."""
-    app = create_app(UndefendedClassifier(networks), threads)
+    app = create_app(UndefendedClassifier(share), threads)
     uvicorn.run(app, port=port, log_level="warning", access_log=False)
 
 

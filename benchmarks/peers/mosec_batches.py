@@ -10,7 +10,7 @@ from typing import Annotated
 import mosec
 import typer
 
-from benchmarks.peers.classifier import Answer, UndefendedClassifier, threads_each
+from benchmarks.peers.classifier import Answer, UndefendedClassifier
 from models.bundle import read_manifest
 from models.preprocessing import Pixels
 from service.images import ImageDecoder
@@ -70,11 +70,11 @@ def main(
     """Serves until it is told to stop."""
     os.environ |= {"MOSEC_PORT": str(port), "MOSEC_ADDRESS": "127.0.0.1", "MOSEC_LOG_LEVEL": "warning"}
     server = mosec.Server()
-    threads = {"OMP_NUM_THREADS": str(threads_each(workers)), WORKERS: str(workers)}
+    os.environ[WORKERS] = str(workers)
     if decoders:
         server.append_worker(Decode, num=decoders, route="/classify")
     network, most = Classify if decoders else DecodeAndClassify, Settings().max_batch
-    server.append_worker(network, workers, most, wait_ms, env=[threads] * workers, route="/classify")
+    server.append_worker(network, workers, most, wait_ms, route="/classify")
     server.run()
 
 

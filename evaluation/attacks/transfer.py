@@ -14,6 +14,7 @@ from evaluation.target import LocalTarget
 from evaluation.trial import Trial
 from models.bundle import read_bundle
 from models.defenses import build_defense
+from models.device import Placement
 
 
 class Transfer(Attack):
@@ -43,7 +44,7 @@ class Transfer(Attack):
             bundle = read_bundle(self.surrogate)
             draws = torch.Generator().manual_seed(generator.initial_seed())
             defense = build_defense(self.defense, bundle)
-            own = LocalTarget(bundle.classifier, defense, trial.images.device, "float32", draws)
+            own = LocalTarget(bundle.classifier, defense, Placement(trial.images.device, "float32"), draws)
             count = 1 if own.deterministic else self.draws
             climb = Climb(own, trial.images[rows], trial.labels[rows], trial.ball, count)
             adversarial[rows] = climb.run(self.steps, generator)

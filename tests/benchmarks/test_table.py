@@ -79,7 +79,7 @@ def test_a_slice_that_others_disturbed_is_told_and_left_out(record: Record) -> N
     loud = bare.slices[0].model_copy(update={"others": 1.5})
     series = (bare.model_copy(update={"slices": (loud, bare.slices[1])}), *others)
     text = markdown(record.model_copy(update={"series": series}))
-    assert "1.50 in the worst slice; 1 slices were disturbed by more than 0.25 and do not count." in text
+    assert "1.50 in the worst slice; slices disturbed by more than 0.25, which do not count: 1." in text
     assert "| bare `--defense none` | 95 [95, 95] |" in text
 
 

@@ -28,6 +28,7 @@ class FragileEngine:
     purifiers: tuple[str, ...] = ("fake",)
     device: str = "fake"
     precision: str = "float32"
+    workers = 1
 
     def __init__(self, bundle: Path) -> None:
         self.manifest = read_manifest(bundle)

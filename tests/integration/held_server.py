@@ -24,6 +24,7 @@ class HeldEngine:
     purifiers: tuple[str, ...] = ("fake",)
     device: str = "fake"
     precision: str = "float32"
+    workers = 1
 
     def __init__(self, bundle: Path) -> None:
         self.manifest = read_manifest(bundle)

@@ -31,6 +31,7 @@ class FakeEngine:
     purifiers: tuple[str, ...] = ("fake",)
     device: str = "fake"
     precision: str = "float32"
+    workers = 1
 
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest

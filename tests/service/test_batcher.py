@@ -97,6 +97,55 @@ def test_no_batch_is_larger_than_the_largest_and_order_is_kept(batcher: Batcher[
     assert doubler.batches == [[0], [1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
 
 
+def test_workers_run_at_once_and_share_what_waits_equally() -> None:
+    both, batches = threading.Barrier(2), list[list[int]]()
+
+    def double(numbers: list[int]) -> list[int]:
+        batches.append(numbers)
+        both.wait(PATIENCE_SECONDS)
+        return [2 * number for number in numbers]
+
+    with running(Batcher(double, 8, 10, workers=2)) as batcher:
+        assert results(batcher.submit(list(range(7)), NEVER)) == list(range(0, 14, 2))
+    assert sorted(batches) == [[0, 1, 2, 3], [4, 5, 6]]
+
+
+def test_a_worker_alone_takes_all_that_waits_while_the_others_are_busy(doubler: Doubler) -> None:
+    held = threading.Event()
+
+    def double(numbers: list[int]) -> Sequence[int]:
+        if numbers == [0]:
+            held.set()
+            return doubler(numbers)
+        batches.append(numbers)
+        return [2 * number for number in numbers]
+
+    batches: list[list[int]] = []
+    with running(Batcher(double, 8, 10, workers=2)) as batcher:
+        batcher.submit([0], NEVER)
+        assert held.wait(PATIENCE_SECONDS)
+        assert results(batcher.submit([1, 2, 3], NEVER)) == [2, 4, 6]
+        doubler.free.set()
+    assert batches == [[1, 2, 3]]
+
+
+def test_more_workers_promise_a_shorter_wait(doubler: Doubler, clock: Clock) -> None:
+    def double(numbers: list[int]) -> Sequence[int]:
+        if numbers == [0]:
+            clock.now += 4
+            return numbers
+        return doubler(numbers)
+
+    with running(Batcher(double, 1, 10, workers=2, clock=clock)) as batcher:
+        results(batcher.submit([0], NEVER))
+        batcher.submit([1, 2], NEVER)
+        batcher.submit([3, 4, 5], NEVER)
+        with pytest.raises(QueueFullError) as refused:
+            batcher.submit(list(range(10)), NEVER)
+        assert refused.value.retry_after == batcher.depth * 4 / 2
+        doubler.free.set()
+
+
 def test_each_item_gets_its_own_result(batcher: Batcher[int, int], doubler: Doubler) -> None:
     futures = batcher.submit([5, 3, 8, 1, 9], NEVER)
     doubler.free.set()
@@ -215,10 +264,11 @@ def test_a_closed_batcher_refuses(batcher: Batcher[int, int], doubler: Doubler) 
         batcher.submit([1], NEVER)
 
 
-def test_closing_ends_the_worker(doubler: Doubler) -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_closing_ends_the_workers(doubler: Doubler, workers: int) -> None:
     doubler.free.set()
     before = threading.enumerate()
-    with running(Batcher(doubler, 4, 10)) as batcher:
+    with running(Batcher(doubler, 4, 10, workers)) as batcher:
         results(batcher.submit([1], NEVER))
     assert threading.enumerate() == before
 
@@ -263,7 +313,8 @@ def test_each_item_reports_how_long_it_waited(doubler: Doubler, clock: Clock) ->
     assert waited == [0.0, 3.0, 1.0]
 
 
-def test_under_many_threads_every_item_gets_its_own_result() -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_under_many_threads_every_item_gets_its_own_result(workers: int) -> None:
     sizes: list[int] = []
     mistakes: list[tuple[int, int]] = []
 
@@ -285,7 +336,7 @@ def test_under_many_threads_every_item_gets_its_own_result() -> None:
                 if answer and answer.result(PATIENCE_SECONDS) != 2 * one
             )
 
-    with running(Batcher(double, 8, 1000)) as batcher:
+    with running(Batcher(double, 8, 1000, workers)) as batcher:
         askers = [threading.Thread(target=ask, args=(batcher, 1000 * index)) for index in range(16)]
         for asker in askers:
             asker.start()

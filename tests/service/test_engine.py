@@ -1,7 +1,10 @@
 """The engine with a small real bundle on the CPU."""
 
 import dataclasses
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,24 +12,23 @@ import pytest
 import structlog
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from models.bundle import Bundle, read_bundle
+from models.classifiers.normalization import Normalized
 from models.defenses import build_defense
+from models.device import Placement, Precision
 from models.preprocessing import Pixels
-from service.engine import (
-    DeviceMissingError,
-    PoolExhaustedError,
-    Prediction,
-    TorchEngine,
-    choose_device,
-    choose_precision,
-)
+from service.engine import PoolExhaustedError, Prediction, TorchEngine
 from service.metrics import Metrics
 from service.randomness import Randomness, Sticky, fresh
+from service.workers import Workers
 
 CPU = torch.device("cpu")
 MAX_BATCH = 4
 PATCHES = 4
+PATIENCE_SECONDS = 30
 PURIFIERS = ["fgsm-edsr", "fgsm-rcan", "pgd-edsr", "pgd-rcan"]
 
 
@@ -45,11 +47,11 @@ def build(
     metrics: Metrics,
     randomness: Randomness = fresh,
     defense: str = "puridefense",
-    precision: str = "float32",
+    precision: Precision = "float32",
     *,
     shadow: bool = False,
 ) -> TorchEngine:
-    return TorchEngine(bundle, defense, CPU, precision, MAX_BATCH, randomness, metrics, shadow=shadow)
+    return TorchEngine(bundle, defense, Placement(CPU, precision), MAX_BATCH, randomness, metrics, shadow=shadow)
 
 
 def images(count: int) -> list[Pixels]:
@@ -194,24 +196,9 @@ def test_the_warm_up_finds_any_one_purifier_that_is_broken(bundle: Bundle, metri
 
 
 def test_the_warm_up_sees_the_largest_batch(bundle: Bundle, metrics: Metrics) -> None:
-    sizes: list[int] = []
-    bundle.classifier.register_forward_pre_hook(lambda _module, arguments: sizes.append(len(arguments[0])))
-    build(bundle, metrics).warm_up()
+    with memory_for(float("inf")) as sizes:
+        build(bundle, metrics).warm_up()
     assert {1, MAX_BATCH} <= set(sizes)
-
-
-def test_a_device_that_does_not_exist_is_an_error_that_names_it() -> None:
-    with pytest.raises(DeviceMissingError, match="cuda:99"):
-        choose_device("cuda:99")
-
-
-def test_the_cpu_is_taken_if_it_is_asked_for() -> None:
-    assert choose_device("cpu") == CPU
-
-
-@pytest.mark.parametrize("name", ["float32", "bfloat16"])
-def test_a_precision_that_is_asked_for_is_taken(name: str) -> None:
-    assert choose_precision(name, CPU) == name
 
 
 def test_the_draw_of_an_image_is_told_by_the_numbers_of_the_purifiers_in_the_bundle(
@@ -241,6 +228,40 @@ def test_a_purifier_that_gives_no_numbers_is_taken_out_and_its_queries_are_answe
         "pgd-edsr": 1.0
     }
     assert [(line["event"], line["purifier"], line["left"]) for line in lines] == [("purifier_removed", "pgd-edsr", 3)]
+
+
+def test_batches_that_meet_a_broken_purifier_at_the_same_time_take_it_out_once(
+    bundle: Bundle, metrics: Metrics
+) -> None:
+    both = threading.Barrier(2)
+
+    def drawn_before_either_takes_it_out(images: Sequence[Pixels], count: int, turn: int) -> bytes:
+        if len(images) == MAX_BATCH:
+            both.wait(PATIENCE_SECONDS)
+        return always(2)(images, count, turn)
+
+    engine = build(bundle, metrics, drawn_before_either_takes_it_out)
+    break_purifier(bundle, engine.purifiers[2])
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda _: engine.classify(images(MAX_BATCH)), range(2)))
+    assert all(np.isfinite(scores_of(one)).all() for one in answers)
+    assert len(engine.purifiers) == 3
+    assert sum(values(metrics, "purigate_purifiers_removed_total", "purifier").values()) == 1
+
+
+def test_a_batch_spends_of_the_device_what_its_worker_has_of_it(bundle: Bundle, metrics: Metrics) -> None:
+    before = torch.get_num_threads()
+    engine = TorchEngine(
+        bundle, "puridefense", Placement(CPU, "float32"), MAX_BATCH, fresh, metrics, workers=Workers(2, 1)
+    )
+    try:
+        engine.classify(images(1))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    stages = values(metrics, "purigate_stage_duration_seconds_sum", "stage")
+    for stage, seconds in values(metrics, "purigate_device_seconds_total", "stage").items():
+        assert seconds == pytest.approx(stages[stage] / 2)
 
 
 def test_the_numbers_of_the_others_stay_those_of_the_bundle(bundle: Bundle, metrics: Metrics) -> None:
@@ -274,9 +295,9 @@ def test_with_fewer_than_two_purifiers_left_it_gives_up(bundle: Bundle, metrics:
 
 
 def test_a_classifier_that_gives_no_numbers_costs_no_purifier(bundle: Bundle, metrics: Metrics) -> None:
-    engine = build(bundle, metrics)
     for weights in bundle.classifier.parameters():
         weights.fill_(float("nan"))
+    engine = build(bundle, metrics)
     assert not np.isfinite(scores_of(engine.classify(images(3)))).any()
     assert engine.purifiers == tuple(PURIFIERS)
 
@@ -336,31 +357,33 @@ class BrightestQuarter(torch.nn.Module):
         return torch.nn.functional.adaptive_avg_pool2d(images, 2).mean(dim=1).flatten(1)
 
 
-def limit_memory(bundle: Bundle, largest: int) -> list[int]:
-    """Lets the device hold so many images; gives the sizes that it was asked to hold."""
+@contextmanager
+def memory_for(largest: float) -> Iterator[list[int]]:
+    """Lets classifiers hold so many images; gives the sizes that they were asked to hold."""
     sizes: list[int] = []
 
-    def hold(_module: torch.nn.Module, arguments: tuple[torch.Tensor]) -> None:
-        sizes.append(len(arguments[0]))
-        if sizes[-1] > largest:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+    def hold(module: nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
+        if isinstance(module, Normalized):
+            sizes.append(len(arguments[0]))
+            if sizes[-1] > largest:
+                raise torch.OutOfMemoryError("CUDA out of memory")
 
-    bundle.classifier.register_forward_pre_hook(hold)
-    return sizes
+    with register_module_forward_pre_hook(hold):
+        yield sizes
 
 
 def test_a_batch_that_does_not_fit_the_device_is_answered_in_halves(bundle: Bundle, metrics: Metrics) -> None:
     expected = scores_of(build(bundle, metrics, always(1)).classify(images(5)))
-    sizes = limit_memory(bundle, 3)
-    np.testing.assert_allclose(scores_of(build(bundle, metrics, always(1)).classify(images(5))), expected, atol=1e-6)
+    with memory_for(3) as sizes:
+        found = scores_of(build(bundle, metrics, always(1)).classify(images(5)))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
     assert sizes == [5, 3, 2]
     assert metrics.registry.get_sample_value("purigate_out_of_memory_total") == 1
 
 
 @pytest.mark.parametrize(("count", "tried"), [(4, [4, 2]), (1, [1, 1])])
 def test_it_is_tried_only_once_more(bundle: Bundle, metrics: Metrics, count: int, tried: list[int]) -> None:
-    sizes = limit_memory(bundle, 0)
-    with pytest.raises(torch.OutOfMemoryError):
+    with memory_for(0) as sizes, pytest.raises(torch.OutOfMemoryError):
         build(bundle, metrics).classify(images(count))
     assert sizes == tried
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.bundle import read_bundle
+from models.device import Placement
 from models.preprocessing import Pixels
 from service.engine import TorchEngine
 from service.metrics import Metrics
@@ -22,7 +23,7 @@ def engine_on(device: str, folder: Path) -> TorchEngine:
         return np.random.default_rng(0).bytes(len(images) * count)
 
     return TorchEngine(
-        read_bundle(folder), "puridefense", torch.device(device), "float32", BATCH, same_bytes, Metrics()
+        read_bundle(folder), "puridefense", Placement(torch.device(device), "float32"), BATCH, same_bytes, Metrics()
     )
 
 

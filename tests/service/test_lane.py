@@ -1,6 +1,7 @@
 """A lane whose engine never recovers."""
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,30 @@ async def test_a_device_that_no_warm_up_brings_back_is_told_to_be_dead(engine: "
             assert [await told.get(), await told.get()] == ["fault", "dead"]
     assert [line["event"] for line in lines] == ["device_fault", "recovery_failed", "recovery_failed", "device_lost"]
     await lane.close(PATIENCE_SECONDS)
+
+
+async def test_faults_of_batches_that_ran_at_once_are_recovered_from_once(engine: "FakeEngine") -> None:
+    told: asyncio.Queue[Health] = asyncio.Queue()
+    engine.workers = 2
+    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), recovery_pauses=(0,) * 5)
+    lane.start()
+    both = threading.Barrier(2)
+
+    def meet() -> None:
+        both.wait(PATIENCE_SECONDS)
+
+    engine.on_batch = meet
+    engine.fault = RuntimeError("CUDA error")
+    engine.warm.clear()
+    futures = lane.submit([IMAGE, IMAGE], deadline=float("inf"))
+    faults = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+    assert {type(fault) for fault in faults} == {DeviceFaultError}
+    engine.warm.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert [await told.get(), await told.get()] == ["fault", "ready"]
+    await lane.close(PATIENCE_SECONDS)
+    assert told.empty()
+    assert engine.warm_ups == 1
 
 
 async def test_a_device_that_fails_while_its_lane_is_closed_is_not_brought_back(engine: "FakeEngine") -> None:

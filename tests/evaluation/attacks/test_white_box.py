@@ -15,6 +15,7 @@ from evaluation.target import LocalTarget
 from evaluation.trial import Stopping, Trial
 from models.bundle import Bundle, read_bundle
 from models.defenses import build_defense
+from models.device import Placement
 from tests.evaluation.conftest import LinearTarget, MakeTrial
 
 BALL = Ball("linf", 0.05)
@@ -27,9 +28,8 @@ def bundle(bundle_folder: Path) -> Bundle:
 
 def trial(bundle: Bundle, defense: str, ball: Ball = BALL) -> Trial:
     generator = torch.Generator().manual_seed(1)
-    target = LocalTarget(
-        bundle.classifier, build_defense(defense, bundle), torch.device("cpu"), "float32", generator
-    )  # fmt: skip
+    placement = Placement(torch.device("cpu"), "float32")
+    target = LocalTarget(bundle.classifier, build_defense(defense, bundle), placement, generator)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
     return Trial(Oracle(target, 4, 100), images, target.labels(images), ball, Stopping.BUDGET)
 

@@ -1,0 +1,66 @@
+"""The device that networks run on, and the precision of their arithmetic there."""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where networks run, and how precisely.
+
+    Attributes:
+        device: `cpu`, `cuda` or `cuda:N`.
+        precision: of convolutions and matrix products.
+    """
+
+    device: torch.device
+    precision: Precision
+
+
+class DeviceMissingError(Exception):
+    """The device that is asked for does not exist."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, `cpu`, `cuda` or `cuda:N`; `auto` is CUDA if there is one, else the CPU.
+
+    Raises:
+        DeviceMissingError: there is no such device, or none of that number.
+    """
+    cuda_devices = torch.cuda.device_count()
+    if name == "auto":
+        return torch.device("cuda" if cuda_devices else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceMissingError(f"device {name}: {str(error).splitlines()[0]}") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise DeviceMissingError(f"device {name}: only cpu and cuda are supported")
+    if device.type == "cuda" and (device.index or 0) >= cuda_devices:
+        raise DeviceMissingError(f"device {name} was asked for; this machine has {cuda_devices} CUDA devices")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """The precision of that name; `auto` is bfloat16 where the device computes it natively."""
+    if name != "auto":
+        return cast("Precision", name)
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return "bfloat16" if native else "float32"
+
+
+def choose_placement(device: str, precision: str) -> Placement:
+    """Both by their names.
+
+    Raises:
+        DeviceMissingError: as `choose_device` does.
+    """
+    chosen = choose_device(device)
+    return Placement(chosen, choose_precision(precision, chosen))

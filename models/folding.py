@@ -1,0 +1,50 @@
+"""Batch norms folded into the convolutions before them: what a trained network no longer needs of them.
+
+In evaluation mode a batch norm is a scale and a shift of each channel. A convolution whose output only the batch norm
+reads can take them into its own weights, and one pass over the features is saved (Jacob et al. 2018, section 3.2).
+"""
+
+import copy
+
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norms(network: nn.Module) -> nn.Module:
+    """A copy of `network`, in evaluation mode, without the batch norms that follow a convolution.
+
+    A network that `torch.fx` cannot trace is copied as it is: whoever wrote it may branch on what it sees.
+    """
+    folded = copy.deepcopy(network).eval()
+    try:
+        graph = fx.symbolic_trace(folded)
+    except Exception:  # noqa: BLE001 - the network's own code runs, on symbols that it may not expect
+        return folded
+    modules = dict(graph.named_modules())
+    for node in list(graph.graph.nodes):
+        convolution, norm = _pair(node, modules)
+        if convolution is not None and norm is not None:
+            before = node.args[0]
+            graph.set_submodule(before.target, fuse_conv_bn_eval(convolution, norm))
+            node.replace_all_uses_with(before)
+            graph.graph.erase_node(node)
+    graph.delete_all_unused_submodules()
+    graph.recompile()
+    return graph
+
+
+def _pair(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
+    """The convolution and the batch norm, if `node` is one that alone reads a convolution which is called once."""
+    norm = _module(node, modules)
+    before = node.args[0] if node.args else None
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None or not isinstance(before, fx.Node):
+        return None, None
+    convolution = _module(before, modules)
+    calls = [other for other in node.graph.nodes if other.op == "call_module" and other.target == before.target]
+    if not isinstance(convolution, nn.Conv2d) or len(before.users) > 1 or len(calls) > 1:
+        return None, None
+    return convolution, norm
+
+
+def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:
+    return modules.get(str(node.target)) if node.op == "call_module" else None

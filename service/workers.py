@@ -1,0 +1,43 @@
+"""How many batches a device works on at once, and with how many threads each."""
+
+import os
+from dataclasses import dataclass
+
+MOST_ON_A_CPU = 8
+"""Python dispatches the operations of all workers one at a time; more of them would wait for one another there."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The division of a device among batches.
+
+    Attributes:
+        count: batches at once.
+        threads: of each, on a CPU.
+    """
+
+    count: int
+    threads: int
+
+
+def choose_workers(count: int | None, device_type: str) -> Workers:
+    """The division that suits a device.
+
+    On a CPU a batch for each processor beats one batch on all of them: threads that share a layer wait for each other
+    at its end, and the layers of a small network are short. A GPU shares its layers itself.
+
+    Args:
+        count: of the workers; chosen by the device where there is none.
+        device_type: of the device that they share, `cpu` or `cuda`.
+    """
+    processors = _processors()
+    if count is None:
+        count = 1 if device_type == "cuda" else min(processors, MOST_ON_A_CPU)
+    return Workers(count, max(1, processors // count))
+
+
+def _processors() -> int:
+    """Those that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

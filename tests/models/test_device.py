@@ -1,0 +1,30 @@
+"""Devices and precisions by their names."""
+
+import pytest
+import torch
+
+from models.device import DeviceMissingError, Placement, choose_device, choose_placement, choose_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "mps", "nonsense", "cpu:x"])
+def test_a_device_that_does_not_exist_is_an_error_that_names_it(name: str) -> None:
+    with pytest.raises(DeviceMissingError, match=name):
+        choose_device(name)
+
+
+def test_the_cpu_is_taken_if_it_is_asked_for() -> None:
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_a_precision_that_is_asked_for_is_taken(name: str) -> None:
+    assert choose_precision(name, CPU) == name
+    assert choose_placement("cpu", name) == Placement(CPU, name)
+
+
+def test_the_precision_of_a_cpu_follows_what_it_computes_natively(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, precision in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
+        assert choose_precision("auto", CPU) == precision
