@@ -34,7 +34,8 @@ def test_bodies_are_sent_in_turn_each_with_its_media_type(tiny: "Start", client:
 def test_a_slice_lasts_until_each_connection_was_answered_after_the_warm_up(tiny: "Start", client: Client) -> None:
     server = tiny(lambda _number: 200)
     client.load(Target(server.url, BODIES), connections=8, seconds=0, warm_up=0)
-    assert len(server.asked) >= 16
+    others_under_way = 7
+    assert len(server.asked) >= 2 * 8 + others_under_way
 
 
 def test_what_is_not_200_is_a_failure_by_its_status(tiny: "Start", client: Client) -> None:
