@@ -27,7 +27,7 @@ class Slice(BaseModel):
         p50_ms: the median time to an answer; none offline.
         p99_ms: the same of the slowest hundredth.
         client_ms: processor time of the client for each request.
-        others: processors that others kept busy meanwhile; none where nobody looked.
+        others: how many of our processors others kept busy meanwhile; none where nobody looked.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -49,9 +49,14 @@ def _others(series: Iterable[Series]) -> str:
     if not slices:
         return ""
     disturbed = sum(taken.disturbed for taken in slices)
-    spoiled = f"; slices disturbed by more than {DISTURBING:g}, which do not count: {disturbed}" if disturbed else ""
+    spoiled = (
+        f"; {disturbed} of {len(slices)} slices had more than {DISTURBING:g} and count only where no others are left"
+    )
     busy = [taken.others or 0.0 for taken in slices]
-    return f" Others kept {median(busy):.2f} cores busy meanwhile, {max(busy):.2f} in the worst slice{spoiled}."
+    return (
+        f" Others kept {median(busy):.2f} of the cores busy meanwhile, {max(busy):.2f} in the worst slice"
+        f"{spoiled if disturbed else ''}."
+    )
 
 
 def _figures(figures: Iterable[Figure]) -> str:

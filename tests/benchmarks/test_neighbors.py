@@ -20,10 +20,18 @@ class Kernel:
     def __call__(self) -> float:
         return self.now
 
-    def machine(self, *, busy: float, idle: float, stolen: float = 0) -> None:
-        """Times since the machine started, the last two columns of which are in the first two, too."""
-        ticks = [busy, 0, 0, idle, 0, 0, 0, stolen, busy, 0]
-        (self.proc / "stat").write_text(f"cpu  {' '.join(str(round(one * TICKS)) for one in ticks)}\ncpu0 0 0\n")
+    def machine(self, *, busy: float, idle: float, stolen: float = 0, elsewhere: float = 0) -> None:
+        """Times since the machine started: of processors 0 and 1, which share them evenly, and of another one.
+
+        The last two columns are in the first two, too.
+        """
+        lines = ["cpu  " + self._columns(busy + elsewhere, idle, stolen)]
+        lines += [f"cpu{number} " + self._columns(busy / 2, idle / 2, stolen / 2) for number in (0, 1)]
+        lines += ["cpu11 " + self._columns(elsewhere, 0, 0), "intr 5 4 3"]
+        (self.proc / "stat").write_text("\n".join(lines))
+
+    def _columns(self, busy: float, idle: float, stolen: float) -> str:
+        return " ".join(str(round(one * TICKS)) for one in (busy, 0, 0, idle, 0, 0, 0, stolen, busy, 0))
 
     def process(self, pid: int, parent: int, spent: float) -> None:
         (self.proc / str(pid)).mkdir(exist_ok=True)
@@ -44,7 +52,7 @@ def kernel(tmp_path: Path) -> Kernel:
 
 
 def test_what_we_and_our_children_do_is_not_others(kernel: Kernel) -> None:
-    neighbors = Neighbors(kernel.proc, kernel)
+    neighbors = Neighbors({0, 1}, kernel.proc, kernel)
     kernel.now += 10
     kernel.machine(busy=1020, idle=1000)
     kernel.process(os.getpid(), 1, 101)
@@ -54,7 +62,7 @@ def test_what_we_and_our_children_do_is_not_others(kernel: Kernel) -> None:
 
 
 def test_what_is_left_are_others(kernel: Kernel) -> None:
-    neighbors = Neighbors(kernel.proc, kernel)
+    neighbors = Neighbors({0, 1}, kernel.proc, kernel)
     kernel.now += 10
     kernel.machine(busy=1018, idle=1002)
     kernel.process(3, 2, 103)
@@ -63,7 +71,14 @@ def test_what_is_left_are_others(kernel: Kernel) -> None:
 
 
 def test_what_the_host_takes_are_others(kernel: Kernel) -> None:
-    neighbors = Neighbors(kernel.proc, kernel)
+    neighbors = Neighbors({0, 1}, kernel.proc, kernel)
     kernel.now += 10
     kernel.machine(busy=1000, idle=1000, stolen=5)
     assert neighbors.cores() == pytest.approx(0.5)
+
+
+def test_what_is_done_on_processors_that_are_not_ours_does_not_matter(kernel: Kernel) -> None:
+    neighbors = Neighbors({0, 1}, kernel.proc, kernel)
+    kernel.now += 10
+    kernel.machine(busy=1000, idle=1000, elsewhere=10)
+    assert neighbors.cores() == 0

@@ -69,7 +69,14 @@ def test_settings_that_were_tried_are_told_and_which_was_taken(record: Record) -
 
 def test_the_head_tells_the_machine_and_what_is_missing(record: Record) -> None:
     head = markdown(record).split("\n\n| ", 1)[0]
-    told = ("2 cores, Abacus", "bfloat16", "torch 9", "commit abc", "64 connections", "Others kept 0.25 cores busy")
+    told = (
+        "2 cores, Abacus",
+        "bfloat16",
+        "torch 9",
+        "commit abc",
+        "64 connections",
+        "Others kept 0.25 of the cores busy",
+    )
     for part in (*told, "Not installed: mosec."):
         assert part in head
 
@@ -79,7 +86,7 @@ def test_a_slice_that_others_disturbed_is_told_and_left_out(record: Record) -> N
     loud = bare.slices[0].model_copy(update={"others": 1.5})
     series = (bare.model_copy(update={"slices": (loud, bare.slices[1])}), *others)
     text = markdown(record.model_copy(update={"series": series}))
-    assert "1.50 in the worst slice; slices disturbed by more than 0.25, which do not count: 1." in text
+    assert "1.50 in the worst slice; 1 of 6 slices had more than 0.25 and count only where no others are left." in text
     assert "| bare `--defense none` | 95 [95, 95] |" in text
 
 
