@@ -49,6 +49,7 @@ def test_a_folded_network_gives_the_same_logits(network: nn.Module, left: int) -
     assert norms(folded) == left
     torch.testing.assert_close(folded(images), before, rtol=1e-3, atol=1e-4 * float(before.abs().max()))
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+    assert {one.data_ptr() for one in network.parameters()}.isdisjoint(one.data_ptr() for one in folded.parameters())
 
 
 class Shared(nn.Module):

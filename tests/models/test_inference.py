@@ -51,6 +51,7 @@ def test_a_defense_transforms_images_as_the_plain_one_under_the_same_draws(
     found = defense(images, draws)
 
     assert found.dtype == torch.float32
+    assert {str(weights.dtype) for weights in defense.parameters()} <= {f"torch.{precision}"}
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE[precision])
     assert defense.purifiers == plain.purifiers
 
@@ -81,8 +82,10 @@ def test_pixels_keep_all_their_digits_where_a_purifier_corrects_nothing(bundle: 
 @torch.inference_mode()
 def test_a_classifier_gives_the_logits_of_the_plain_one(bundle: Bundle, precision: Precision) -> None:
     expected = bundle.classifier(some_images())
-    found = classifier_for_inference(bundle.classifier, Placement(CPU, precision))(some_images())
+    classifier = classifier_for_inference(bundle.classifier, Placement(CPU, precision))
+    found = classifier(some_images())
     assert found.dtype == torch.float32
+    assert {str(weights.dtype) for weights in classifier.parameters()} == {f"torch.{precision}"}
     torch.testing.assert_close(found, expected, rtol=0, atol=LOGITS[precision] * float(expected.abs().max()))
 
 

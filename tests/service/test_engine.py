@@ -252,11 +252,11 @@ def test_batches_that_meet_a_broken_purifier_at_the_same_time_take_it_out_once(
 def test_a_batch_spends_of_the_device_what_its_worker_has_of_it(bundle: Bundle, metrics: Metrics) -> None:
     before = torch.get_num_threads()
     engine = TorchEngine(
-        bundle, "puridefense", Placement(CPU, "float32"), MAX_BATCH, fresh, metrics, workers=Workers(2, 1)
+        bundle, "puridefense", Placement(CPU, "float32"), MAX_BATCH, fresh, metrics, workers=Workers(2, 3)
     )
     try:
         engine.classify(images(1))
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
     stages = values(metrics, "purigate_stage_duration_seconds_sum", "stage")
