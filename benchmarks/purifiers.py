@@ -2,13 +2,15 @@
 
     python -m benchmarks.purifiers
 
-All networks take turns in one run; times are medians over the rounds, in bfloat16 where the CPU computes it natively.
-FLOPs are two for a multiplication and its addition, on whole images; the windows of the bundle's patch grid cost `work`
-times that.
+All networks take turns in one run, on as many threads as a worker of the service has; times are medians over the
+rounds, in bfloat16 where the CPU computes it natively, and those of purifiers are of a whole pass over the windows of
+the bundle's patch grid. FLOPs are two for a multiplication and its addition, on whole images, without the halo.
 """
 
 import statistics
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,9 +20,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from models.bundle import read_bundle
-from models.device import choose_precision
-from models.patches import PatchGrid
+from models.defenses.puridefense import PuriDefense
+from models.device import choose_placement
+from models.inference import classifier_for_inference, defense_for_inference
+from models.pool import PurifierPool
 from service.settings import embedded_bundle
+from service.workers import choose_workers
 
 GIGA = 1e9
 MILLI = 1e-3
@@ -34,26 +39,27 @@ def main(
     """Prints a Markdown table."""
     served = read_bundle(bundle or embedded_bundle())
     size, pool = served.manifest.preprocessing, served.manifest.pool
-    patches = PatchGrid(size.height, size.width, pool.grid, pool.halo)
+    placement = choose_placement("cpu", "auto")
+    torch.set_num_threads(choose_workers(None, placement.device.type).threads)
     images = torch.rand(batch, 3, size.height, size.width).contiguous(memory_format=torch.channels_last)
-    windows = patches.split(images).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-    inputs: dict[str, tuple[nn.Module, Tensor]] = {"classifier": (served.classifier, images)}
-    inputs |= {name: (purifier, windows) for name, purifier in served.purifiers.items()}
-    for network, _ in inputs.values():
-        network.to(memory_format=torch.channels_last)
-    reduced = choose_precision("auto", torch.device("cpu")) == "bfloat16"
-    times: dict[str, list[float]] = {name: [] for name in inputs}
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+    classifier = classifier_for_inference(served.classifier, placement)
+    passes: dict[str, Callable[[], Tensor]] = {"classifier": lambda: classifier(images)}
+    draws = torch.zeros(batch, pool.grid**2, dtype=torch.int64)
+    for name, purifier in served.purifiers.items():
+        alone = PuriDefense(PurifierPool({name: purifier}), pool.grid, pool.halo)
+        passes[name] = partial(defense_for_inference(alone, placement), images, draws)
+    times: dict[str, list[float]] = {name: [] for name in passes}
+    with torch.inference_mode():
         for _ in range(rounds + 1):
-            for name, (network, tensor) in inputs.items():
+            for name, whole_pass in passes.items():
                 begin = time.perf_counter()
-                network(tensor)
+                whole_pass()
                 times[name].append(time.perf_counter() - begin)
     whole = statistics.median(times["classifier"][1:])
-    work = len(windows) * windows[0].numel() / images.numel()
-    typer.echo(f"batch {batch}, grid {pool.grid}, halo {pool.halo}, work {work:.2f}, bfloat16 {reduced}\n")
+    typer.echo(f"batch {batch}, grid {pool.grid}, halo {pool.halo}, {placement.precision}\n")
     typer.echo("| network | GFLOP an image | ms an image | of the classifier |\n| --- | --- | --- | --- |")
-    for name, (network, _) in inputs.items():
+    networks: dict[str, nn.Module] = {"classifier": served.classifier, **served.purifiers}
+    for name, network in networks.items():
         seconds = statistics.median(times[name][1:])
         cells = (name, _flops(network, images) / batch / GIGA, seconds / batch / MILLI, seconds / whole)
         typer.echo("| {} | {:.3f} | {:.3f} | {:.3f} |".format(*cells))

@@ -32,10 +32,12 @@ from benchmarks.bodies import noise
 from benchmarks.server import running_server
 from models.bundle import Bundle, read_bundle
 from models.defenses.puridefense import PuriDefense
-from models.device import choose_device, choose_precision
+from models.device import choose_placement
+from models.inference import defense_for_inference
 from models.pool import PurifierPool
 from models.randomness import SeededBytes
 from service.settings import embedded_bundle
+from service.workers import choose_workers
 
 WARM_UP = 30
 PERMUTATIONS = 1000
@@ -87,7 +89,7 @@ def main(
         "torch": torch.__version__,
     }
     for batch, count in ((1, queries), (8, queries // 4), (32, queries // 16)):
-        timed = _on_device(served, choose_device(device), count, batch)
+        timed = _on_device(served, device, count, batch)
         result[f"device_batch_{batch}"] = {name: told(one, architectures) for name, one in timed.items()}
         equal, plain = (np.median(timed[name].times) for name in ("equal_calls", "one_call_each"))
         result[f"device_batch_{batch}"]["cost_ratio"] = round(float(equal / plain), 3)
@@ -148,32 +150,31 @@ def _architectures(served: Bundle) -> Draws:
 
 
 @torch.inference_mode()
-def _on_device(served: Bundle, device: torch.device, queries: int, batch: int) -> dict[str, Timed]:
+def _on_device(served: Bundle, device: str, queries: int, batch: int) -> dict[str, Timed]:
     """Times of both kinds of pool under the same draws, in turn; the draws are those of the first query of a batch."""
     size, pool = served.manifest.preprocessing, served.manifest.pool
     ways = {"equal_calls": PurifierPool(served.purifiers), "one_call_each": OneCallEach(served.purifiers)}
-    defenses = {name: _placed(PuriDefense(way, pool.grid, pool.halo), device) for name, way in ways.items()}
+    placement = choose_placement(device, "auto")
+    torch.set_num_threads(choose_workers(None, placement.device.type).threads)
+    defenses = {
+        name: defense_for_inference(PuriDefense(way, pool.grid, pool.halo), placement) for name, way in ways.items()
+    }
     source = SeededBytes(batch, torch.Generator().manual_seed(0))
-    images = torch.rand(batch, 3, size.height, size.width, device=device).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, size.height, size.width, device=placement.device)
+    images = images.contiguous(memory_format=torch.channels_last)
     times: dict[str, list[float]] = {name: [] for name in defenses}
     drawn = []
-    with torch.autocast(device.type, torch.bfloat16, enabled=choose_precision("auto", device) == "bfloat16"):
-        for number in range(queries + WARM_UP):
-            draws = defenses["equal_calls"].draw(source)
-            drawn.append(draws[0].numpy())
-            for name in sorted(defenses, reverse=number % 2 == 1):
-                begin = time.perf_counter()
-                defenses[name](images, draws)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                times[name].append(time.perf_counter() - begin)
+    for number in range(queries + WARM_UP):
+        draws = defenses["equal_calls"].draw(source)
+        drawn.append(draws[0].numpy())
+        for name in sorted(defenses, reverse=number % 2 == 1):
+            begin = time.perf_counter()
+            defenses[name](images, draws)
+            if placement.device.type == "cuda":
+                torch.cuda.synchronize(placement.device)
+            times[name].append(time.perf_counter() - begin)
     draws_of_all = np.stack(drawn[WARM_UP:])
     return {name: Timed(np.array(each[WARM_UP:]), draws_of_all) for name, each in times.items()}
-
-
-def _placed(defense: PuriDefense, device: torch.device) -> PuriDefense:
-    placed: PuriDefense = defense.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
 
 
 def _over_http(bundle: Path, device: str, answers: int, quantum: int) -> Timed:
