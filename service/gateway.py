@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import structlog
@@ -43,6 +44,7 @@ OUTCOMES: dict[type[BaseException], str] = {
 }
 ANSWERED = "answered"
 FAILED = "failed"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +97,8 @@ class Gateway:
         metrics.queue_capacity.set(settings.queue_capacity)
         metrics.queue_depth.set_function(lambda: self._lane.depth)
         metrics.pool_size.set_function(lambda: len(self.engine.purifiers))
-        for outcome in {ANSWERED, FAILED, *OUTCOMES.values()}:
-            metrics.queries.labels(outcome=outcome)
+        self._queries = {name: metrics.queries.labels(name) for name in {ANSWERED, FAILED, *OUTCOMES.values()}}
+        self._decode_seconds = metrics.stage_duration.labels("decode")
         self._describe()
 
     @property
@@ -137,7 +139,7 @@ class Gateway:
         try:
             self._admit(images)
         except (NotReadyError, QueueFullError):
-            self._metrics.queries.labels(outcome="rejected").inc(images)
+            self._queries["rejected"].inc(images)
             raise
 
     def begin(self) -> Deadline:
@@ -168,7 +170,7 @@ class Gateway:
                 self._metrics.cancelled.inc(len(contents))
             raise
         finally:
-            self._metrics.queries.labels(outcome=outcome).inc(len(contents))
+            self._queries[outcome].inc(len(contents))
 
     async def reload(self) -> Manifest:
         """Loads the bundle anew beside the one that is served, warms it up, and puts it in its place.
@@ -255,7 +257,7 @@ class Gateway:
             return await self._ask(contents, deadline)
         futures = lane.submit(images, deadline)
         try:
-            predictions = await asyncio.gather(*map(asyncio.wrap_future, futures))
+            predictions = await _all(list(map(asyncio.wrap_future, futures)))
         finally:
             for future in futures:
                 future.cancel()
@@ -266,14 +268,14 @@ class Gateway:
         self._decoding += len(contents)
         decoding = [self._loop.run_in_executor(self._decoders, lane.decoder.decode, one) for one in contents]
         try:
-            pixels = list(await asyncio.gather(*decoding))
+            pixels = await _all(decoding)
         finally:
             for one in decoding:
                 one.cancel()  # after a bad image nobody waits for the others
             self._decoding -= len(contents)
         seconds = time.perf_counter() - begin
         for _ in contents:
-            self._metrics.stage_duration.labels(stage="decode").observe(seconds)
+            self._decode_seconds.observe(seconds)
         return pixels
 
     async def _warm_up(self) -> None:
@@ -291,3 +293,8 @@ class Gateway:
         """Waits for what is left of the time to drain, of which the server may have used some."""
         left = max(0, (self._drained_by or 0) - time.monotonic())
         await asyncio.gather(self._lane.close(left), *self._replaced)
+
+
+async def _all(results: Sequence[asyncio.Future[Result]]) -> list[Result]:
+    """Waits for all of `results`, or the first that fails; most requests have one image, for which less will do."""
+    return [await results[0]] if len(results) == 1 else await asyncio.gather(*results)
