@@ -137,7 +137,7 @@ class Quota:
 
 @dataclass(frozen=True, eq=False)
 class Visit:
-    """What a request about images needs of the service, in one dependency: each that FastAPI solves costs time.
+    """What a request about images needs of the service.
 
     Attributes:
         key: of whoever sent it; nothing if none are configured.
@@ -154,7 +154,12 @@ class Visit:
     request_id: str
 
 
-async def _visit(request: Request) -> Visit:
+async def visit_of(request: Request) -> Visit:
+    """That of a request.
+
+    Raises:
+        UnauthenticatedError: it has no key, or not one of ours.
+    """
     key = await authenticate(request)
     state = request.state
     return Visit(
@@ -173,4 +178,3 @@ MetricsDependency = Annotated[Metrics, Depends(_metrics)]
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
 KeyringDependency = Annotated[Keyring | None, Depends(_keyring)]
 RequestId = Annotated[str, Depends(_request_id)]
-VisitDependency = Annotated[Visit, Depends(_visit)]

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
+from pydantic import Field, TypeAdapter, ValidationError
 
 from service.body import FILE_PART, MULTIPART, read_images
 from service.connection import while_connected
-from service.dependencies import Visit, VisitDependency
+from service.dependencies import Visit, visit_of
 from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -27,6 +28,7 @@ from service.gateway import Answers
 from service.images import SERVED_TYPES
 from service.policy import tell
 from service.problems import problem_responses
+from service.routes.plain import PlainRoute
 from service.schemas import Answer, BatchAnswer, BundleName, Classification, ClassifyAnswer
 
 PROBLEMS = (
@@ -46,11 +48,24 @@ PROBLEMS = (
     DeadlinePassedError,
 )
 
-router = APIRouter(tags=["classify"], responses=problem_responses(*PROBLEMS))
+router = APIRouter(tags=["classify"], responses=problem_responses(*PROBLEMS), route_class=PlainRoute)
 
 JSON = "application/json"
 
-TopK = Annotated[int | None, Query(ge=1, description="How many scores to answer with; all if there are fewer.")]
+TOP_K = "top_k"
+TOP_K_TEXT = "How many scores to answer with; all if there are fewer."
+TOP_K_TYPE: TypeAdapter[int | None] = TypeAdapter(
+    Annotated[Annotated[int, Field(ge=1)] | None, Field(title="Top K", description=TOP_K_TEXT)]
+)
+PARAMETERS = [
+    {
+        "name": TOP_K,
+        "in": "query",
+        "required": False,
+        "schema": TOP_K_TYPE.json_schema(),
+        "description": TOP_K_TEXT,
+    }
+]
 
 RAW_BODY: dict[str, Any] = {
     media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in SERVED_TYPES.values()
@@ -62,6 +77,10 @@ def _multipart_body(schema: dict[str, Any]) -> dict[str, Any]:
     return {MULTIPART: {"schema": form}}
 
 
+def _documented(body: dict[str, Any]) -> dict[str, Any]:
+    return {"parameters": PARAMETERS, "requestBody": {"required": True, "content": body}}
+
+
 ONE_FILE = {"type": "string", "format": "binary"}
 MANY_FILES = {"type": "array", "minItems": 1, "items": ONE_FILE}
 
@@ -70,10 +89,12 @@ MANY_FILES = {"type": "array", "minItems": 1, "items": ONE_FILE}
     "/classify",
     summary="Classify one image",
     response_model=ClassifyAnswer,
-    openapi_extra={"requestBody": {"required": True, "content": RAW_BODY | _multipart_body(ONE_FILE)}},
+    openapi_extra=_documented(RAW_BODY | _multipart_body(ONE_FILE)),
 )
-async def classify(request: Request, visit: VisitDependency, top_k: TopK = None) -> Response:
+async def classify(request: Request) -> Response:
     """Send a JPEG, PNG or WebP image as the raw body (the fast path), or as the one `file` part of a form."""
+    visit = await visit_of(request)
+    top_k = _top_k(request)
     answers = await _answers(request, visit, max_images=1)
     (result,) = _told(visit, answers, top_k)
     return _response(
@@ -91,13 +112,27 @@ async def classify(request: Request, visit: VisitDependency, top_k: TopK = None)
     "/classify/batch",
     summary="Classify several images",
     response_model=BatchAnswer,
-    openapi_extra={"requestBody": {"required": True, "content": _multipart_body(MANY_FILES)}},
+    openapi_extra=_documented(_multipart_body(MANY_FILES)),
 )
-async def classify_batch(request: Request, visit: VisitDependency, top_k: TopK = None) -> Response:
+async def classify_batch(request: Request) -> Response:
     """Send several `file` parts; each is one query. The results come in the order sent."""
+    visit = await visit_of(request)
+    top_k = _top_k(request)
     answers = await _answers(request, visit, visit.settings.max_images_per_request)
     results = _told(visit, answers, top_k)
     return _response(BatchAnswer(request_id=visit.request_id, bundle=_bundle(answers), results=results))
+
+
+def _top_k(request: Request) -> int | None:
+    """How many scores a client asks for.
+
+    Raises:
+        InvalidParameterError: it asks for no number, or for none.
+    """
+    try:
+        return TOP_K_TYPE.validate_python(request.query_params.get(TOP_K))
+    except ValidationError as error:
+        raise InvalidParameterError(f"{TOP_K}: {error.errors()[0]['msg']}") from error
 
 
 async def _answers(request: Request, visit: Visit, max_images: int) -> Answers:
@@ -135,7 +170,6 @@ def _told(visit: Visit, answers: Answers, top_k: int | None) -> list[Classificat
 
 
 def _response(answer: Answer) -> Response:
-    """An answer of ours as it is: FastAPI would check it once more."""
     return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 
