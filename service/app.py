@@ -100,8 +100,8 @@ def create_app(
     routers = [classify.router, operations.router, admin.router]
     if settings.metrics_port is None:
         routers.append(metrics_route.router)
-    for router in routers:  # an included router would match every request a second time
-        app.router.routes.extend(router.routes)
+    # Ours come before FastAPI's own, and as they are: an included router would match every request a second time.
+    app.router.routes[:0] = [route for router in routers for route in router.routes]
     app.add_middleware(RequestMiddleware, metrics=metrics)
     install_problem_handlers(app)
     return app
