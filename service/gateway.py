@@ -1,12 +1,13 @@
 """The gateway: the way of a query from bytes to scores, through decoding, the queue and the engine."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 import numpy as np
 import structlog
@@ -15,6 +16,7 @@ from models.bundle import BundleError, Manifest
 from models.preprocessing import Pixels
 from service.deadline import Deadline
 from service.engine import Engine, Prediction
+from service.errand import Errand, LaneReplacedError
 from service.errors import (
     BundleRefusedError,
     DeadlinePassedError,
@@ -44,7 +46,6 @@ OUTCOMES: dict[type[BaseException], str] = {
 }
 ANSWERED = "answered"
 FAILED = "failed"
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,7 @@ class Gateway:
         self._reloading = asyncio.Lock()
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._decoding = 0
+        self._counting = threading.Lock()
         self._drained_by: float | None = None
         metrics.queue_capacity.set(settings.queue_capacity)
         metrics.queue_depth.set_function(lambda: self._lane.depth)
@@ -251,32 +253,37 @@ class Gateway:
         return answers
 
     async def _ask(self, contents: Sequence[bytes], deadline: float) -> Answers:
-        lane = self._lane
-        images = await self._decode(lane, contents)
-        if lane is not self._lane:  # a new bundle came meanwhile, and it may want another size
-            return await self._ask(contents, deadline)
-        futures = lane.submit(images, deadline)
-        try:
-            predictions = await _all(list(map(asyncio.wrap_future, futures)))
-        finally:
-            for future in futures:
-                future.cancel()
-        return Answers(lane.engine.manifest, images, predictions)
+        while True:
+            lane = self._lane
+            errand = self._send(lane, contents, deadline)
+            try:
+                predictions = await errand.answered
+                return Answers(lane.engine.manifest, errand.images, predictions)
+            except (LaneReplacedError, NotReadyError):
+                if lane is self._lane:
+                    raise
+            finally:
+                errand.cancel()
 
-    async def _decode(self, lane: Lane, contents: Sequence[bytes]) -> list[Pixels]:
-        begin = time.perf_counter()
-        self._decoding += len(contents)
-        decoding = [self._loop.run_in_executor(self._decoders, lane.decoder.decode, one) for one in contents]
-        try:
-            pixels = await _all(decoding)
-        finally:
-            for one in decoding:
-                one.cancel()  # after a bad image nobody waits for the others
-            self._decoding -= len(contents)
-        seconds = time.perf_counter() - begin
-        for _ in contents:
-            self._decode_seconds.observe(seconds)
-        return pixels
+    def _send(self, lane: Lane, contents: Sequence[bytes], deadline: float) -> Errand:
+        with self._counting:
+            self._decoding += len(contents)
+        return Errand(
+            lane,
+            lambda: lane is not self._lane,
+            contents,
+            deadline,
+            self._decoders,
+            partial(self._decoded, len(contents)),
+        )
+
+    def _decoded(self, images: int, seconds: float | None) -> None:
+        """Called in the thread that decoded the last of them; without a time, they were not all decoded."""
+        with self._counting:
+            self._decoding -= images
+        if seconds is not None:
+            for _ in range(images):
+                self._decode_seconds.observe(seconds)
 
     async def _warm_up(self) -> None:
         begin = time.perf_counter()
@@ -293,8 +300,3 @@ class Gateway:
         """Waits for what is left of the time to drain, of which the server may have used some."""
         left = max(0, (self._drained_by or 0) - time.monotonic())
         await asyncio.gather(self._lane.close(left), *self._replaced)
-
-
-async def _all(results: Sequence[asyncio.Future[Result]]) -> list[Result]:
-    """Waits for all of `results`, or the first that fails; most requests have one image, for which less will do."""
-    return [await results[0]] if len(results) == 1 else await asyncio.gather(*results)
