@@ -16,20 +16,15 @@ from service.engine import Prediction
 from service.lane import Lane
 
 
-class LaneReplacedError(Exception):
-    """A new bundle came while the images were decoded, and it may want another size."""
-
-
 class Errand:
     """Decodes images and has them answered; constructing it starts it. Belongs to the event loop that it is made on.
 
     Args:
         lane: decodes and answers.
-        replaced: whether another lane took its place.
         contents: the images as they came; at least one.
         deadline: of the answers.
         decoders: threads that decode.
-        on_decoded: told, in one of those threads, how many seconds the decoding took; nothing if it failed.
+        on_decoded: told, mostly in one of those threads, how many seconds the decoding took; nothing if it failed.
 
     Attributes:
         images: as they were decoded, in order, once `answered` has a result.
@@ -39,7 +34,6 @@ class Errand:
     def __init__(
         self,
         lane: Lane,
-        replaced: Callable[[], bool],
         contents: Sequence[bytes],
         deadline: float,
         decoders: Executor,
@@ -49,7 +43,6 @@ class Errand:
         self._loop = asyncio.get_running_loop()
         self.answered: asyncio.Future[list[Prediction]] = self._loop.create_future()
         self._lane = lane
-        self._replaced = replaced
         self._deadline = deadline
         self._on_decoded = on_decoded
         self._begin = time.perf_counter()
@@ -66,7 +59,7 @@ class Errand:
                 future.cancel()
 
     def _follow(self, futures: Sequence[Future[Any]], then: Callable[[], None]) -> None:
-        """Calls `then` after the last of `futures`, in its thread; tells at once of one that fails."""
+        """Calls `then` after the last of `futures`, in its thread, or now; tells at once of one that fails."""
         left = len(futures)
         counting = threading.Lock()
 
@@ -84,13 +77,10 @@ class Errand:
             future.add_done_callback(ended)
 
     def _submit(self) -> None:
-        """Called in the thread that decoded last."""
+        """Called when the last is decoded."""
         whole = all(map(_succeeded, self._decoding))
         self._on_decoded(time.perf_counter() - self._begin if whole else None)
         if not whole or self._over:
-            return
-        if self._replaced():
-            self._tell(LaneReplacedError())
             return
         self.images = [one.result() for one in self._decoding]
         try:
@@ -103,7 +93,7 @@ class Errand:
         self._follow(self._answering, self._finish)
 
     def _finish(self) -> None:
-        """Called in the thread that answered last."""
+        """Called when the last is answered."""
         if all(map(_succeeded, self._answering)):
             self._tell([one.result() for one in self._answering])
 

@@ -16,7 +16,7 @@ from models.bundle import BundleError, Manifest
 from models.preprocessing import Pixels
 from service.deadline import Deadline
 from service.engine import Engine, Prediction
-from service.errand import Errand, LaneReplacedError
+from service.errand import Errand
 from service.errors import (
     BundleRefusedError,
     DeadlinePassedError,
@@ -259,26 +259,19 @@ class Gateway:
             try:
                 predictions = await errand.answered
                 return Answers(lane.engine.manifest, errand.images, predictions)
-            except (LaneReplacedError, NotReadyError):
+            except NotReadyError:
                 if lane is self._lane:
-                    raise
+                    raise  # else a new bundle came meanwhile, and it may want another size
             finally:
                 errand.cancel()
 
     def _send(self, lane: Lane, contents: Sequence[bytes], deadline: float) -> Errand:
         with self._counting:
             self._decoding += len(contents)
-        return Errand(
-            lane,
-            lambda: lane is not self._lane,
-            contents,
-            deadline,
-            self._decoders,
-            partial(self._decoded, len(contents)),
-        )
+        return Errand(lane, contents, deadline, self._decoders, partial(self._decoded, len(contents)))
 
     def _decoded(self, images: int, seconds: float | None) -> None:
-        """Called in the thread that decoded the last of them; without a time, they were not all decoded."""
+        """Called in any thread after the last of them; without a time, they were not all decoded."""
         with self._counting:
             self._decoding -= images
         if seconds is not None:

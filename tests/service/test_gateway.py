@@ -561,6 +561,7 @@ async def test_an_image_that_comes_to_the_old_bundle_as_it_closes_is_answered_by
     async with opened(engine) as service:
         service.next_engine = another(engine)
         old = service.gateway._lane
+        decoding, decode = service.hold_decoding()
         submit, at_the_queue, go_on = old.submit, threading.Event(), threading.Event()
 
         def late(images: Sequence[Pixels], deadline: float) -> "list[Future[Prediction]]":
@@ -570,6 +571,8 @@ async def test_an_image_that_comes_to_the_old_bundle_as_it_closes_is_answered_by
 
         old.submit = late  # type: ignore[method-assign]
         asked = service.ask(png(1))
+        await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
+        decode.set()  # only now: what is decoded at once goes into the queue on the event loop, which must not be held
         await asyncio.to_thread(at_the_queue.wait, PATIENCE_SECONDS)
         await service.gateway.reload()
         await asyncio.gather(*service.gateway._replaced)
