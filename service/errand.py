@@ -13,6 +13,7 @@ from typing import Any
 
 from models.preprocessing import Pixels
 from service.engine import Prediction
+from service.errors import NotReadyError
 from service.lane import Lane
 
 
@@ -21,6 +22,7 @@ class Errand:
 
     Args:
         lane: decodes and answers.
+        replaced: whether another lane took its place, which is then to be asked instead.
         contents: the images as they came; at least one.
         deadline: of the answers.
         decoders: threads that decode.
@@ -34,6 +36,7 @@ class Errand:
     def __init__(
         self,
         lane: Lane,
+        replaced: Callable[[], bool],
         contents: Sequence[bytes],
         deadline: float,
         decoders: Executor,
@@ -43,6 +46,7 @@ class Errand:
         self._loop = asyncio.get_running_loop()
         self.answered: asyncio.Future[list[Prediction]] = self._loop.create_future()
         self._lane = lane
+        self._replaced = replaced
         self._deadline = deadline
         self._on_decoded = on_decoded
         self._begin = time.perf_counter()
@@ -81,6 +85,9 @@ class Errand:
         whole = all(map(_succeeded, self._decoding))
         self._on_decoded(time.perf_counter() - self._begin if whole else None)
         if not whole or self._over:
+            return
+        if self._replaced():
+            self._tell(NotReadyError("another bundle came meanwhile", retry_after=1))
             return
         self.images = [one.result() for one in self._decoding]
         try:

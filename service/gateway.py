@@ -268,7 +268,14 @@ class Gateway:
     def _send(self, lane: Lane, contents: Sequence[bytes], deadline: float) -> Errand:
         with self._counting:
             self._decoding += len(contents)
-        return Errand(lane, contents, deadline, self._decoders, partial(self._decoded, len(contents)))
+        return Errand(
+            lane,
+            lambda: lane is not self._lane,
+            contents,
+            deadline,
+            self._decoders,
+            partial(self._decoded, len(contents)),
+        )
 
     def _decoded(self, images: int, seconds: float | None) -> None:
         """Called in any thread after the last of them; without a time, they were not all decoded."""

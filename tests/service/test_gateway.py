@@ -549,9 +549,19 @@ async def test_an_image_that_is_decoded_while_bundles_change_is_decoded_for_the_
         asked = service.ask(png(1))
         await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
         service.next_engine = another(engine)
+        old, may_close = service.gateway._lane, asyncio.Event()
+        close = old.close
+
+        async def late(seconds: float) -> None:
+            await may_close.wait()
+            await close(seconds)
+
+        old.close = late  # type: ignore[method-assign]
         await service.gateway.reload()
         go_on.set()
-        assert (await asked).manifest.version == "2"
+        answers = await asked
+        may_close.set()
+    assert answers.manifest.version == "2"
     assert seen(engine) == []
 
 
