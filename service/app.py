@@ -7,6 +7,7 @@ from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from service.audit import AuditLog
 from service.bodies import Bodies
@@ -25,6 +26,8 @@ from service.routes import metrics as metrics_route
 from service.settings import Settings
 
 DESCRIPTION = "A defended image classifier: every image passes once through a random patch-wise purification."
+NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+"""FastAPI's own, which looks at every request whether anybody has configured it; `service.metrics` is ours."""
 
 
 def create_app(
@@ -92,12 +95,13 @@ def create_app(
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry=NO_TELEMETRY,
     )
-    app.include_router(classify.router)
-    app.include_router(operations.router)
+    routers = [classify.router, operations.router, admin.router]
     if settings.metrics_port is None:
-        app.include_router(metrics_route.router)
-    app.include_router(admin.router)
+        routers.append(metrics_route.router)
+    # Ours come before FastAPI's own, and as they are: an included router would match every request a second time.
+    app.router.routes[:0] = [route for router in routers for route in router.routes]
     app.add_middleware(RequestMiddleware, metrics=metrics)
     install_problem_handlers(app)
     return app

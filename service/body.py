@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from fastapi import Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 
 from service.bodies import Body
 from service.errors import BodyTimeoutError, BodyTooLargeError, MalformedRequestError, UnsupportedImageTypeError
@@ -25,7 +26,7 @@ async def read_images(request: Request, settings: Settings, max_images: int, bod
         QueueFullError: too many bytes of other bodies wait.
         BodyTimeoutError: it did not arrive in time.
         MalformedRequestError: it is empty, not what it promises, or has too few or too many images.
-        starlette.requests.ClientDisconnect: the client left.
+        ClientDisconnect: the client left.
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     seconds = settings.body_timeout_ms / 1000
@@ -55,12 +56,19 @@ async def _bounded(request: Request, limit: int, body: Body) -> AsyncGenerator[b
         raise too_large
     body.expect(int(declared) if declared.isdecimal() else 0)
     received = 0
-    async for chunk in request.stream():
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk = message.get("body", b"")
+        more = message.get("more_body", False)
         received += len(chunk)
         if received > limit:
             raise too_large
         body.take(len(chunk))
-        yield chunk
+        if chunk:
+            yield chunk
 
 
 class _MultiPartParser(MultiPartParser):

@@ -16,19 +16,22 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
     Raises:
         ClientDisconnect: the client left.
     """
-    working = asyncio.create_task(work)
-    watching = asyncio.create_task(_disconnected(request))
+    stay = asyncio.timeout(None)
     try:
-        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return await working
-    finally:
-        for task in (working, watching):
-            task.cancel()
-        await asyncio.gather(working, watching, return_exceptions=True)
+        async with stay:
+            watching = asyncio.create_task(_watch(request, stay))
+            try:
+                return await work
+            finally:
+                watching.cancel()
+    except TimeoutError as error:
+        if stay.expired():
+            raise ClientDisconnect from error
+        raise
 
 
-async def _disconnected(request: Request) -> None:
+async def _watch(request: Request, stay: asyncio.Timeout) -> None:
+    """Ends the stay of a client as soon as it leaves."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    stay.reschedule(asyncio.get_running_loop().time())

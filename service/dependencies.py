@@ -1,6 +1,6 @@
 """What routes ask for of the state that the lifespan opened."""
 
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
 import structlog
@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from service.allowance import Allowance
 from service.audit import AuditLog
-from service.bodies import Bodies, Body
+from service.bodies import Bodies
 from service.deadline import Deadline
 from service.errors import DeadlinePassedError, ForbiddenError, QuotaStoreError, UnauthenticatedError
 from service.gateway import Gateway
@@ -81,16 +81,6 @@ async def _keyring(request: Request) -> Keyring | None:
     return request.state.keys  # type: ignore[no-any-return]
 
 
-async def _body(request: Request) -> AsyncIterator[Body]:
-    bodies: Bodies = request.state.bodies
-    with bodies.open() as body:
-        yield body
-
-
-async def _audit(request: Request) -> AuditLog | None:
-    return request.state.audit  # type: ignore[no-any-return]
-
-
 class Quota:
     """The quota of whoever sends a request; it leaves what is left where the middleware finds it for the answer.
 
@@ -145,16 +135,46 @@ class Quota:
         self._state.metrics.queries.labels(outcome=outcome).inc(images)
 
 
-async def _quota(request: Request, key: Annotated[Key | None, Depends(authenticate)]) -> Quota:
-    return Quota(request, key)
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """What a request about images needs of the service.
+
+    Attributes:
+        key: of whoever sent it; nothing if none are configured.
+        quota: of that key.
+        request_id: of the request.
+    """
+
+    settings: Settings
+    gateway: Gateway
+    bodies: Bodies
+    audit: AuditLog | None
+    key: Key | None
+    quota: Quota
+    request_id: str
+
+
+async def visit_of(request: Request) -> Visit:
+    """That of a request.
+
+    Raises:
+        UnauthenticatedError: it has no key, or not one of ours.
+    """
+    key = await authenticate(request)
+    state = request.state
+    return Visit(
+        settings=state.settings,
+        gateway=state.gateway,
+        bodies=state.bodies,
+        audit=state.audit,
+        key=key,
+        quota=Quota(request, key),
+        request_id=state.request_id,
+    )
 
 
 SettingsDependency = Annotated[Settings, Depends(_settings)]
 MetricsDependency = Annotated[Metrics, Depends(_metrics)]
 GatewayDependency = Annotated[Gateway, Depends(_gateway)]
-KeyDependency = Annotated[Key | None, Depends(authenticate)]
-AuditDependency = Annotated[AuditLog | None, Depends(_audit)]
-BodyDependency = Annotated[Body, Depends(_body)]
 KeyringDependency = Annotated[Keyring | None, Depends(_keyring)]
-QuotaDependency = Annotated[Quota, Depends(_quota)]
 RequestId = Annotated[str, Depends(_request_id)]

@@ -1,11 +1,13 @@
 """The gateway: the way of a query from bytes to scores, through decoding, the queue and the engine."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import structlog
@@ -14,6 +16,7 @@ from models.bundle import BundleError, Manifest
 from models.preprocessing import Pixels
 from service.deadline import Deadline
 from service.engine import Engine, Prediction
+from service.errand import Errand
 from service.errors import (
     BundleRefusedError,
     DeadlinePassedError,
@@ -91,12 +94,13 @@ class Gateway:
         self._reloading = asyncio.Lock()
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._decoding = 0
+        self._counting = threading.Lock()
         self._drained_by: float | None = None
         metrics.queue_capacity.set(settings.queue_capacity)
         metrics.queue_depth.set_function(lambda: self._lane.depth)
         metrics.pool_size.set_function(lambda: len(self.engine.purifiers))
-        for outcome in {ANSWERED, FAILED, *OUTCOMES.values()}:
-            metrics.queries.labels(outcome=outcome)
+        self._queries = {name: metrics.queries.labels(name) for name in {ANSWERED, FAILED, *OUTCOMES.values()}}
+        self._decode_seconds = metrics.stage_duration.labels("decode")
         self._describe()
 
     @property
@@ -137,7 +141,7 @@ class Gateway:
         try:
             self._admit(images)
         except (NotReadyError, QueueFullError):
-            self._metrics.queries.labels(outcome="rejected").inc(images)
+            self._queries["rejected"].inc(images)
             raise
 
     def begin(self) -> Deadline:
@@ -168,7 +172,7 @@ class Gateway:
                 self._metrics.cancelled.inc(len(contents))
             raise
         finally:
-            self._metrics.queries.labels(outcome=outcome).inc(len(contents))
+            self._queries[outcome].inc(len(contents))
 
     async def reload(self) -> Manifest:
         """Loads the bundle anew beside the one that is served, warms it up, and puts it in its place.
@@ -249,32 +253,37 @@ class Gateway:
         return answers
 
     async def _ask(self, contents: Sequence[bytes], deadline: float) -> Answers:
-        lane = self._lane
-        images = await self._decode(lane, contents)
-        if lane is not self._lane:  # a new bundle came meanwhile, and it may want another size
-            return await self._ask(contents, deadline)
-        futures = lane.submit(images, deadline)
-        try:
-            predictions = await asyncio.gather(*map(asyncio.wrap_future, futures))
-        finally:
-            for future in futures:
-                future.cancel()
-        return Answers(lane.engine.manifest, images, predictions)
+        while True:
+            lane = self._lane
+            errand = self._send(lane, contents, deadline)
+            try:
+                predictions = await errand.answered
+                return Answers(lane.engine.manifest, errand.images, predictions)
+            except NotReadyError:
+                if lane is self._lane:
+                    raise  # else a new bundle came meanwhile, and it may want another size
+            finally:
+                errand.cancel()
 
-    async def _decode(self, lane: Lane, contents: Sequence[bytes]) -> list[Pixels]:
-        begin = time.perf_counter()
-        self._decoding += len(contents)
-        decoding = [self._loop.run_in_executor(self._decoders, lane.decoder.decode, one) for one in contents]
-        try:
-            pixels = list(await asyncio.gather(*decoding))
-        finally:
-            for one in decoding:
-                one.cancel()  # after a bad image nobody waits for the others
-            self._decoding -= len(contents)
-        seconds = time.perf_counter() - begin
-        for _ in contents:
-            self._metrics.stage_duration.labels(stage="decode").observe(seconds)
-        return pixels
+    def _send(self, lane: Lane, contents: Sequence[bytes], deadline: float) -> Errand:
+        with self._counting:
+            self._decoding += len(contents)
+        return Errand(
+            lane,
+            lambda: lane is not self._lane,
+            contents,
+            deadline,
+            self._decoders,
+            partial(self._decoded, len(contents)),
+        )
+
+    def _decoded(self, images: int, seconds: float | None) -> None:
+        """Called in any thread after the last of them; without a time, they were not all decoded."""
+        with self._counting:
+            self._decoding -= images
+        if seconds is not None:
+            for _ in range(images):
+                self._decode_seconds.observe(seconds)
 
     async def _warm_up(self) -> None:
         begin = time.perf_counter()

@@ -42,11 +42,12 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = request_id_of(Headers(scope=scope))
+        asked = Headers(scope=scope)
+        request_id = request_id_of(asked)
         scope.setdefault("state", {})["request_id"] = request_id
         begin = time.perf_counter()
         status = CLIENT_LEFT
-        reading = Reading(scope, receive)
+        reading = Reading(asked, receive)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -54,7 +55,8 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers[HEADER] = request_id
-                await reading.take_what_came()
+                if reading.unfinished:
+                    await reading.take_what_came()
                 if reading.unfinished:  # nobody will read the rest, so the next request could not be told from it
                     headers["Connection"] = "close"
                 if allowance := scope["state"].get("allowance"):
@@ -77,8 +79,7 @@ class RequestMiddleware:
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)
         method = scope["method"] if scope["method"] in METHODS else UNMATCHED
-        self.metrics.http_requests.labels(route=route, method=method, code=status).inc()
-        self.metrics.http_request_duration.labels(route=route).observe(seconds)
+        self.metrics.count_request(route, method, status, seconds)
         if route not in QUIET_ROUTES:
             log.info("request", method=method, route=route, status=status, seconds=round(seconds, 4))
 
@@ -90,8 +91,7 @@ class Reading:
         unfinished: whether the request has a body of which some was not received.
     """
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        headers = Headers(scope=scope)
+    def __init__(self, headers: Headers, receive: Receive) -> None:
         self.unfinished = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
         self._receive = receive
 

@@ -23,6 +23,7 @@ class Metrics:
         self.http_request_duration = self._histogram(
             "http_request_duration_seconds", "From the head of a request to the end of its answer.", "route"
         )
+        self._request_children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self.queries = self._counter("queries", "Images asked about, by what became of them.", "outcome")
         self.stage_duration = self._histogram("stage_duration_seconds", "What a query spent in each stage.", "stage")
         self.device_seconds = self._counter("device_seconds", "Device time consumed.", "stage")
@@ -57,6 +58,17 @@ class Metrics:
         self.ready = self._gauge("ready", "1 if queries are served now, else 0.")
         self.build = Info(f"{PREFIX}_build", "What runs.", registry=self.registry)
         self.bundle = Info(f"{PREFIX}_bundle", "What is served.", registry=self.registry)
+
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Counts a request that was answered; what each kind of it counts in is looked up once."""
+        kind = route, method, status
+        children = self._request_children.get(kind)
+        if children is None:
+            children = self.http_requests.labels(*kind), self.http_request_duration.labels(route)
+            self._request_children[kind] = children
+        requests, duration = children
+        requests.inc()
+        duration.observe(seconds)
 
     def render(self) -> bytes:
         """All of them in Prometheus' text format."""

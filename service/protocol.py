@@ -8,7 +8,7 @@ import time
 import uuid
 from asyncio import TimerHandle
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -16,6 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from service.errors import HEAD_TOO_LARGE, TOO_MANY_CONNECTIONS, Problem
 from service.metrics import Metrics
 from service.problems import problem_response
+from service.transport import OnePieceTransport
 
 RETRY_AFTER = "1"
 
@@ -49,7 +50,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a connection, in place of the one that is idle for longest if there are too many."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", OnePieceTransport(transport, self.loop)))
         if len(self.connections) > self._limits.connections and not self._close_an_idle_one():
             self._refuse(TOO_MANY_CONNECTIONS, "too many connections are open", RETRY_AFTER)
         else:

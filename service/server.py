@@ -1,6 +1,7 @@
 """The process: uvicorn, and what happens at its start and its end."""
 
 import asyncio
+import gc
 import ipaddress
 import signal
 import threading
@@ -118,6 +119,7 @@ def run(settings: Settings) -> int:
     """
     hangup = Hangup()
     signal.signal(signal.SIGHUP, hangup)
+    gc.freeze()  # what was imported stays, and takes the collector 0.1 s or more each time it goes through it
     require_safe_address(settings)
     if settings.keys_file:
         KeysFile.read(settings.keys_file)
@@ -169,6 +171,8 @@ def _config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Confi
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
+        ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, settings.drain_timeout_ms // 1000),
     )

@@ -2,21 +2,12 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Request, Response
+from pydantic import Field, TypeAdapter, ValidationError
 
-from service.audit import AuditLog
 from service.body import FILE_PART, MULTIPART, read_images
 from service.connection import while_connected
-from service.dependencies import (
-    AuditDependency,
-    BodyDependency,
-    GatewayDependency,
-    KeyDependency,
-    QuotaDependency,
-    RequestId,
-    SettingsDependency,
-    authenticate,
-)
+from service.dependencies import Visit, visit_of
 from service.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -35,11 +26,10 @@ from service.errors import (
 )
 from service.gateway import Answers
 from service.images import SERVED_TYPES
-from service.keys import Key
 from service.policy import tell
 from service.problems import problem_responses
-from service.schemas import BatchAnswer, BundleName, Classification, ClassifyAnswer
-from service.settings import Settings
+from service.routes.plain import PlainRoute
+from service.schemas import Answer, BatchAnswer, BundleName, Classification, ClassifyAnswer
 
 PROBLEMS = (
     MalformedRequestError,
@@ -58,9 +48,24 @@ PROBLEMS = (
     DeadlinePassedError,
 )
 
-router = APIRouter(tags=["classify"], dependencies=[Depends(authenticate)], responses=problem_responses(*PROBLEMS))
+router = APIRouter(tags=["classify"], responses=problem_responses(*PROBLEMS), route_class=PlainRoute)
 
-TopK = Annotated[int | None, Query(ge=1, description="How many scores to answer with; all if there are fewer.")]
+JSON = "application/json"
+
+TOP_K = "top_k"
+TOP_K_TEXT = "How many scores to answer with; all if there are fewer."
+TOP_K_TYPE: TypeAdapter[int | None] = TypeAdapter(
+    Annotated[Annotated[int, Field(ge=1)] | None, Field(title="Top K", description=TOP_K_TEXT)]
+)
+PARAMETERS = [
+    {
+        "name": TOP_K,
+        "in": "query",
+        "required": False,
+        "schema": TOP_K_TYPE.json_schema(),
+        "description": TOP_K_TEXT,
+    }
+]
 
 RAW_BODY: dict[str, Any] = {
     media_type: {"schema": {"type": "string", "format": "binary"}} for media_type in SERVED_TYPES.values()
@@ -72,114 +77,100 @@ def _multipart_body(schema: dict[str, Any]) -> dict[str, Any]:
     return {MULTIPART: {"schema": form}}
 
 
+def _documented(body: dict[str, Any]) -> dict[str, Any]:
+    return {"parameters": PARAMETERS, "requestBody": {"required": True, "content": body}}
+
+
 ONE_FILE = {"type": "string", "format": "binary"}
 MANY_FILES = {"type": "array", "minItems": 1, "items": ONE_FILE}
-
-
-class Teller:
-    """Tells whoever asks what came of its images, and the audit log that it was told.
-
-    Args:
-        settings: of the service.
-        key: of whoever asks.
-        audit: the log, if there is one.
-        request_id: of the request.
-    """
-
-    def __init__(self, settings: Settings, key: Key | None, audit: AuditLog | None, request_id: str) -> None:
-        self.request_id = request_id
-        self._settings = settings
-        self._key = key
-        self._audit = audit
-
-    def tell(self, answers: Answers, top_k: int | None) -> list[Classification]:
-        """What the holder of the key may know of each image."""
-        output = self._key.output if self._key else self._settings.output
-        most = self._settings.default_top_k
-        labels = answers.manifest.labels
-        told = [tell(one.scores, labels, output, top_k or most, most) for one in answers.predictions]
-        if self._audit:
-            for image, prediction, one in zip(answers.images, answers.predictions, told, strict=True):
-                self._audit.record(
-                    image,
-                    request_id=self.request_id,
-                    key=self._key.id if self._key else None,
-                    label=one.label,
-                    defense=self._settings.defense,
-                    shadow=self._settings.shadow,
-                    bundle=answers.manifest.version,
-                    draw=prediction.draw,
-                )
-        return told
-
-
-async def _teller(
-    settings: SettingsDependency, key: KeyDependency, audit: AuditDependency, request_id: RequestId
-) -> Teller:
-    return Teller(settings, key, audit, request_id)
-
-
-TellerDependency = Annotated[Teller, Depends(_teller)]
 
 
 @router.post(
     "/classify",
     summary="Classify one image",
-    response_model_exclude_none=True,
-    openapi_extra={"requestBody": {"required": True, "content": RAW_BODY | _multipart_body(ONE_FILE)}},
+    response_model=ClassifyAnswer,
+    openapi_extra=_documented(RAW_BODY | _multipart_body(ONE_FILE)),
 )
-async def classify(
-    request: Request,
-    settings: SettingsDependency,
-    gateway: GatewayDependency,
-    quota: QuotaDependency,
-    body: BodyDependency,
-    teller: TellerDependency,
-    top_k: TopK = None,
-) -> ClassifyAnswer:
+async def classify(request: Request) -> Response:
     """Send a JPEG, PNG or WebP image as the raw body (the fast path), or as the one `file` part of a form."""
-    gateway.refuse_unless_open()
-    quota.refuse_if_spent()
-    images = await read_images(request, settings, max_images=1, body=body)
-    deadline = gateway.begin()
-    gateway.refuse_unless_open(len(images))
-    await quota.take(len(images), deadline)
-    answers = await while_connected(request, gateway.classify(images, deadline))
-    (result,) = teller.tell(answers, top_k)
-    return ClassifyAnswer(
-        request_id=teller.request_id,
-        bundle=_bundle(answers),
-        label=result.label,
-        index=result.index,
-        scores=result.scores,
+    visit = await visit_of(request)
+    top_k = _top_k(request)
+    answers = await _answers(request, visit, max_images=1)
+    (result,) = _told(visit, answers, top_k)
+    return _response(
+        ClassifyAnswer(
+            request_id=visit.request_id,
+            bundle=_bundle(answers),
+            label=result.label,
+            index=result.index,
+            scores=result.scores,
+        )
     )
 
 
 @router.post(
     "/classify/batch",
     summary="Classify several images",
-    response_model_exclude_none=True,
-    openapi_extra={"requestBody": {"required": True, "content": _multipart_body(MANY_FILES)}},
+    response_model=BatchAnswer,
+    openapi_extra=_documented(_multipart_body(MANY_FILES)),
 )
-async def classify_batch(
-    request: Request,
-    settings: SettingsDependency,
-    gateway: GatewayDependency,
-    quota: QuotaDependency,
-    body: BodyDependency,
-    teller: TellerDependency,
-    top_k: TopK = None,
-) -> BatchAnswer:
+async def classify_batch(request: Request) -> Response:
     """Send several `file` parts; each is one query. The results come in the order sent."""
+    visit = await visit_of(request)
+    top_k = _top_k(request)
+    answers = await _answers(request, visit, visit.settings.max_images_per_request)
+    results = _told(visit, answers, top_k)
+    return _response(BatchAnswer(request_id=visit.request_id, bundle=_bundle(answers), results=results))
+
+
+def _top_k(request: Request) -> int | None:
+    """How many scores a client asks for.
+
+    Raises:
+        InvalidParameterError: it asks for no number, or for none.
+    """
+    try:
+        return TOP_K_TYPE.validate_python(request.query_params.get(TOP_K))
+    except ValidationError as error:
+        raise InvalidParameterError(f"{TOP_K}: {error.errors()[0]['msg']}") from error
+
+
+async def _answers(request: Request, visit: Visit, max_images: int) -> Answers:
+    """What comes of the images of a request, once they are read and counted."""
+    gateway = visit.gateway
     gateway.refuse_unless_open()
-    quota.refuse_if_spent()
-    images = await read_images(request, settings, max_images=settings.max_images_per_request, body=body)
-    deadline = gateway.begin()
-    gateway.refuse_unless_open(len(images))
-    await quota.take(len(images), deadline)
-    answers = await while_connected(request, gateway.classify(images, deadline))
-    results = teller.tell(answers, top_k)
-    return BatchAnswer(request_id=teller.request_id, bundle=_bundle(answers), results=results)
+    visit.quota.refuse_if_spent()
+    with visit.bodies.open() as body:
+        images = await read_images(request, visit.settings, max_images, body)
+        deadline = gateway.begin()
+        gateway.refuse_unless_open(len(images))
+        await visit.quota.take(len(images), deadline)
+        return await while_connected(request, gateway.classify(images, deadline))
+
+
+def _told(visit: Visit, answers: Answers, top_k: int | None) -> list[Classification]:
+    """What whoever asks may know of each image; the audit log is told of it too."""
+    output = visit.key.output if visit.key else visit.settings.output
+    most = visit.settings.default_top_k
+    labels = answers.manifest.labels
+    told = [tell(one.scores, labels, output, top_k or most, most) for one in answers.predictions]
+    if visit.audit:
+        for image, prediction, one in zip(answers.images, answers.predictions, told, strict=True):
+            visit.audit.record(
+                image,
+                request_id=visit.request_id,
+                key=visit.key.id if visit.key else None,
+                label=one.label,
+                defense=visit.settings.defense,
+                shadow=visit.settings.shadow,
+                bundle=answers.manifest.version,
+                draw=prediction.draw,
+            )
+    return told
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.model_dump_json(exclude_none=True), media_type=JSON)
 
 
 def _bundle(answers: Answers) -> BundleName:

@@ -86,4 +86,15 @@ async def test_nothing_is_left_running() -> None:
     work = Work()
     work.finish.set()
     await Client().wait_for(work())
+    await asyncio.sleep(0)  # what was cancelled ends at the next turn of the loop
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_time_limit_of_the_work_is_no_departure_of_the_client() -> None:
+    async def give_up() -> str:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+        return "never"
+
+    with pytest.raises(TimeoutError):
+        await Client().wait_for(give_up())

@@ -5,7 +5,8 @@ import io
 import shutil
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from pathlib import Path
 from queue import SimpleQueue
@@ -18,7 +19,7 @@ from PIL import Image
 from models.bundle import read_bundle
 from models.preprocessing import Pixels
 from service.deadline import Deadline
-from service.engine import Engine, PoolExhaustedError
+from service.engine import Engine, PoolExhaustedError, Prediction
 from service.errors import (
     BundleRefusedError,
     DeadlinePassedError,
@@ -89,6 +90,19 @@ class Opened:
 
     def ask(self, *contents: bytes, deadline: Deadline | None = None) -> "asyncio.Task[Answers]":
         return asyncio.create_task(self.gateway.classify(contents, deadline))
+
+    def hold_decoding(self) -> tuple[threading.Event, threading.Event]:
+        """The decoder waits from now on: for the second event, and sets the first as soon as it has an image."""
+        decoding, go_on = threading.Event(), threading.Event()
+        decode = self.gateway._lane.decoder.decode
+
+        def held(content: bytes) -> Pixels:
+            decoding.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+            return decode(content)
+
+        self.gateway._lane.decoder.decode = held  # type: ignore[method-assign]
+        return decoding, go_on
 
     async def hold(self) -> "asyncio.Task[Answers]":
         """Gives the engine a query that it keeps until it is freed."""
@@ -389,10 +403,42 @@ async def test_a_full_queue_refuses_without_even_decoding(engine: "FakeEngine") 
 
 async def test_images_that_are_still_decoded_count_against_the_queue(engine: "FakeEngine") -> None:
     async with opened(engine, queue_capacity=4, max_images_per_request=4) as service:
-        told = await asyncio.gather(
-            *(service.ask(png(red), png(red), png(red)) for red in range(3)), return_exceptions=True
-        )
-    assert [type(one) for one in told] == [Answers, QueueFullError, QueueFullError]
+        decoding, go_on = service.hold_decoding()
+        first = service.ask(png(1), png(2), png(3))
+        assert await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
+        with pytest.raises(QueueFullError):
+            await service.ask(png(4), png(5))
+        go_on.set()
+        assert reds(await first) == [1, 2, 3]
+
+
+async def test_an_image_is_decoded_and_reaches_the_engine_while_the_event_loop_is_busy(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        asked = service.ask(png(1))
+        await asyncio.sleep(0)
+        assert engine.busy.wait(PATIENCE_SECONDS)  # holds up the event loop itself
+        assert reds(await asked) == [1]
+
+
+async def test_an_image_whose_client_left_while_it_was_decoded_is_not_queued(engine: "FakeEngine") -> None:
+    async with opened(engine, queue_capacity=2, max_images_per_request=2) as service:
+        decoding, go_on = service.hold_decoding()
+        leaving = service.ask(png(1), png(2))
+        assert await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        go_on.set()
+        await until(lambda: service.gateway._decoding == 0)
+        assert reds(await service.ask(png(3), png(4))) == [3, 4], "its place in the queue is free again"
+    assert seen(engine) == [3, 4]
+
+
+async def test_an_image_of_which_the_decoder_dies_is_answered_with_its_error(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        service.gateway._lane.decoder.decode = lambda _content: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+        with pytest.raises(ZeroDivisionError):
+            await service.ask(png(1))
+        assert service.outcomes() == {"failed": 1}
 
 
 async def test_answered_queries_are_counted(engine: "FakeEngine") -> None:
@@ -498,23 +544,51 @@ async def test_what_waits_for_the_old_bundle_is_answered_by_it(engine: "FakeEngi
 
 
 async def test_an_image_that_is_decoded_while_bundles_change_is_decoded_for_the_new_one(engine: "FakeEngine") -> None:
-    decoding, go_on = threading.Event(), threading.Event()
     async with opened(engine) as service:
-        decode = service.gateway._lane.decoder.decode
-
-        def held(content: bytes) -> Pixels:
-            decoding.set()
-            assert go_on.wait(PATIENCE_SECONDS)
-            return decode(content)
-
-        service.gateway._lane.decoder.decode = held  # type: ignore[method-assign]
+        decoding, go_on = service.hold_decoding()
         asked = service.ask(png(1))
         await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
         service.next_engine = another(engine)
+        old, may_close = service.gateway._lane, asyncio.Event()
+        close = old.close
+
+        async def late(seconds: float) -> None:
+            await may_close.wait()
+            await close(seconds)
+
+        old.close = late  # type: ignore[method-assign]
         await service.gateway.reload()
         go_on.set()
-        assert (await asked).manifest.version == "2"
+        answers = await asked
+        may_close.set()
+    assert answers.manifest.version == "2"
     assert seen(engine) == []
+
+
+async def test_an_image_that_comes_to_the_old_bundle_as_it_closes_is_answered_by_the_new_one(
+    engine: "FakeEngine",
+) -> None:
+    async with opened(engine) as service:
+        service.next_engine = another(engine)
+        old = service.gateway._lane
+        decoding, decode = service.hold_decoding()
+        submit, at_the_queue, go_on = old.submit, threading.Event(), threading.Event()
+
+        def late(images: Sequence[Pixels], deadline: float) -> "list[Future[Prediction]]":
+            at_the_queue.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+            return submit(images, deadline)
+
+        old.submit = late  # type: ignore[method-assign]
+        asked = service.ask(png(1))
+        await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
+        decode.set()  # only now: what is decoded at once goes into the queue on the event loop, which must not be held
+        await asyncio.to_thread(at_the_queue.wait, PATIENCE_SECONDS)
+        await service.gateway.reload()
+        await asyncio.gather(*service.gateway._replaced)
+        go_on.set()
+        assert (await asked).manifest.version == "2"
+    assert (seen(engine), seen(service.next_engine)) == ([], [1])
 
 
 async def test_a_bundle_that_cannot_be_warmed_up_leaves_the_old_one_and_says_why(engine: "FakeEngine") -> None:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,35 @@ with structlog.contextvars.bound_contextvars(request_id="r1"):
         log.exception("internal_error")
 log.debug("too much")
 """
+LINES_OF_THREADS = 500
+THREADS = """
+import logging, sys, threading
+import structlog
+from service.logs import configure_logs
+
+configure_logs()
+
+def write(log, who):
+    for number in range(int(sys.argv[1])):
+        log.info(f"{who} {number}")
+
+writers = [
+    threading.Thread(target=write, args=(structlog.get_logger(), "ours")),
+    threading.Thread(target=write, args=(logging.getLogger("library"), "theirs")),
+]
+for writer in writers:
+    writer.start()
+for writer in writers:
+    writer.join()
+"""
+FULL_DISK = (
+    PROGRAM
+    + """
+import os
+os.write(2, b"went on")
+os._exit(0)  # what the library still holds of the lines would fail once more
+"""
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +67,12 @@ def output() -> str:
 @pytest.fixture(scope="module")
 def lines(output: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in output.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def output_of_threads() -> list[str]:
+    program = [sys.executable, "-c", THREADS, str(LINES_OF_THREADS)]
+    return subprocess.run(program, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
 
 
 def test_every_line_is_one_json_object_that_says_what_when_and_how_bad(lines: list[dict[str, Any]]) -> None:
@@ -68,3 +104,17 @@ def test_a_failure_does_not_tell_what_the_variables_held(output: str) -> None:
 
 def test_what_is_only_for_debugging_is_left_out(output: str) -> None:
     assert "too much" not in output
+
+
+def test_a_full_disk_stops_nothing() -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", FULL_DISK], stdout=full, stderr=subprocess.PIPE, timeout=60, check=True
+        )
+    assert ended.stderr.endswith(b"went on")
+
+
+def test_lines_of_threads_stay_whole(output_of_threads: list[str]) -> None:
+    assert sorted(json.loads(line)["event"] for line in output_of_threads) == sorted(
+        f"{who} {number}" for who in ("ours", "theirs") for number in range(LINES_OF_THREADS)
+    )
