@@ -5,6 +5,7 @@
 Takes the flags of `purigate serve`.
 """
 
+import gc
 import sys
 from collections.abc import Callable, Sequence
 
@@ -43,6 +44,7 @@ def serve(make: Callable[[Settings], Engine]) -> None:
     """Serves what `make` gives, with the settings that the command line says."""
     configure_logs()
     settings = Settings(_cli_parse_args=sys.argv[1:])
+    gc.freeze()  # as `purigate serve` does
     Server(settings, make(settings), Metrics()).run()
 
 

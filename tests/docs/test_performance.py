@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.record import Record
 from benchmarks.table import markdown
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_tables_before_are_those_of_their_record() -> None:
-    record = Record.read(DOCS / "records" / "performance" / "before.json")
+@pytest.mark.parametrize("name", ["before", "after"])
+def test_the_tables_are_those_of_their_record(name: str) -> None:
+    record = Record.read(DOCS / "records" / "performance" / f"{name}.json")
     assert markdown(record) in (DOCS / "performance.md").read_text()
