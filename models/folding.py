@@ -5,9 +5,38 @@ reads can take them into its own weights, and one pass over the features is save
 """
 
 import copy
+import threading
+from collections.abc import Callable
+from typing import Any
 
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+class OwnThreadTracer(fx.Tracer):
+    """Traces what its own thread calls.
+
+    While it traces, `torch.fx` redirects the calls of all modules to it, in every thread: those of networks that answer
+    queries meanwhile are passed on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Called in place of a module."""
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        """Called in place of a module's attribute."""
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def fold_batch_norms(network: nn.Module) -> nn.Module:
@@ -17,7 +46,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     """
     folded = copy.deepcopy(network).eval()
     try:
-        graph = fx.symbolic_trace(folded)
+        graph = fx.GraphModule(folded, OwnThreadTracer().trace(folded), type(folded).__name__)
     except Exception:  # noqa: BLE001 - the network's own code runs, on symbols that it may not expect
         return folded
     modules = dict(graph.named_modules())
@@ -40,10 +69,17 @@ def _pair(node: fx.Node, modules: dict[str, nn.Module]) -> tuple[nn.Conv2d | Non
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None or not isinstance(before, fx.Node):
         return None, None
     convolution = _module(before, modules)
-    calls = [other for other in node.graph.nodes if other.op == "call_module" and other.target == before.target]
+    calls = [other for other in node.graph.nodes if _reads(other, str(before.target))]
     if not isinstance(convolution, nn.Conv2d) or len(before.users) > 1 or len(calls) > 1:
         return None, None
     return convolution, norm
+
+
+def _reads(node: fx.Node, target: str) -> bool:
+    """Whether a node calls the module or takes something out of it."""
+    return (node.op == "call_module" and node.target == target) or (
+        node.op == "get_attr" and str(node.target).startswith(f"{target}.")
+    )
 
 
 def _module(node: fx.Node, modules: dict[str, nn.Module]) -> nn.Module | None:

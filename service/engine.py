@@ -119,6 +119,7 @@ class TorchEngine:
         self._shadow = shadow
         self._classifier = classifier_for_inference(bundle.classifier, placement)
         self._defense = defense_for_inference(build_defense(defense, bundle), placement)
+        self._removed: set[str] = set()
         self._removing = threading.Lock()
         self._numbers = {name: number for number, name in enumerate(self.purifiers)}
         for name in self.purifiers:
@@ -213,8 +214,10 @@ class TorchEngine:
         with self._removing:
             if name not in self.purifiers:  # another batch met it at the same time
                 return
-            log.error("purifier_removed", purifier=name, left=len(self.purifiers) - 1)
-            self._metrics.purifiers_removed.labels(purifier=name).inc()
+            if name not in self._removed:  # of the last two, one stays in the pool that is used up
+                self._removed.add(name)
+                log.error("purifier_removed", purifier=name, left=len(self.purifiers) - 1)
+                self._metrics.purifiers_removed.labels(purifier=name).inc()
             if len(self.purifiers) <= SMALLEST_POOL:
                 raise PoolExhaustedError(f"{name} gives no numbers and fewer than {SMALLEST_POOL} others are left")
             self._defense = self._defense.without(name)

@@ -100,17 +100,22 @@ class Lane:
         except Exception as error:
             exhausted = isinstance(error, PoolExhaustedError)
             log.exception("pool_exhausted" if exhausted else "device_fault", queries=len(images))
-            self._fault(self._die if exhausted else self._start_recovery)
+            self._fault(exhausted=exhausted)
             raise DeviceFaultError("the device failed on this query", RETRY_AFTER_SECONDS) from error
 
-    def _fault(self, react: Callable[[], None]) -> None:
-        """Has the event loop react to the first of the faults that meet batches which run at the same time."""
+    def _fault(self, *, exhausted: bool) -> None:
+        """Has the event loop react: once to faults of batches that ran at the same time, always to a pool used up."""
         with self._faulting:
             first, self._faulted = not self._faulted, True
-        if first:
-            self._loop.call_soon_threadsafe(react)
+        if exhausted:
+            self._loop.call_soon_threadsafe(self._die)
+        elif first:
+            self._loop.call_soon_threadsafe(self._start_recovery)
 
     def _die(self) -> None:
+        self._closed = True
+        if self._recovery:
+            self._recovery.cancel()
         self._on_change(self, "dead")
 
     def _start_recovery(self) -> None:

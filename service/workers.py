@@ -1,7 +1,8 @@
 """How many batches a device works on at once, and with how many threads each."""
 
-import os
 from dataclasses import dataclass
+
+from service.processors import processors
 
 MOST_ON_A_CPU = 8
 """Python dispatches the operations of all workers one at a time; more of them would wait for one another there."""
@@ -30,14 +31,7 @@ def choose_workers(count: int | None, device_type: str) -> Workers:
         count: of the workers; chosen by the device where there is none.
         device_type: of the device that they share, `cpu` or `cuda`.
     """
-    processors = _processors()
+    ours = processors()
     if count is None:
-        count = 1 if device_type == "cuda" else min(processors, MOST_ON_A_CPU)
-    return Workers(count, max(1, processors // count))
-
-
-def _processors() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        count = 1 if device_type == "cuda" else min(ours, MOST_ON_A_CPU)
+    return Workers(count, max(1, ours // count))

@@ -1,5 +1,8 @@
 """Batch norms folded into convolutions."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -66,6 +69,17 @@ class Shared(nn.Module):
         return self.other(self.called_twice(features)) + self.called_twice(images)  # type: ignore[no-any-return]
 
 
+class Tied(nn.Module):
+    """Reads the weights of a convolution beside calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.convolution(images)) * self.convolution.weight.sum()  # type: ignore[no-any-return]
+
+
 class Branching(nn.Module):
     """Looks at its input before it decides, so that it cannot be traced."""
 
@@ -79,7 +93,9 @@ class Branching(nn.Module):
         return self.layers(images)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize(("network", "left"), [(Shared(), 2), (Branching(), 1)], ids=["shared", "branching"])
+@pytest.mark.parametrize(
+    ("network", "left"), [(Shared(), 2), (Tied(), 1), (Branching(), 1)], ids=["shared", "tied", "branching"]
+)
 @torch.inference_mode()
 def test_what_cannot_be_folded_is_left_as_it_is(network: nn.Module, left: int) -> None:
     images = torch.rand(3, 3, 8, 8)
@@ -87,3 +103,27 @@ def test_what_cannot_be_folded_is_left_as_it_is(network: nn.Module, left: int) -
     folded = fold_batch_norms(network)
     assert norms(folded) == left
     torch.testing.assert_close(folded(images), before)
+
+
+@torch.inference_mode()
+def test_networks_answer_in_other_threads_while_one_is_folded() -> None:
+    served, other = ResNetConfig(width=8).build(4).eval(), ResNetConfig(width=8).build(4).eval()
+    images = torch.rand(1, 3, 16, 16)
+    expected, folding = served(images), threading.Event()
+
+    def answer() -> int:
+        answered = 0
+        with torch.inference_mode():
+            while not folding.is_set() or not answered:
+                torch.testing.assert_close(served(images), expected)
+                answered += 1
+        return answered
+
+    with ThreadPoolExecutor(2) as threads:
+        answers = [threads.submit(answer) for _ in range(2)]
+        try:
+            folded = [fold_batch_norms(other) for _ in range(20)]
+        finally:
+            folding.set()
+        assert all(one.result() > 0 for one in answers)
+    assert [norms(one) for one in folded] == [0] * 20

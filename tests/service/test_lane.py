@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import structlog
 
+from service.engine import PoolExhaustedError
 from service.errors import DeviceFaultError
 from service.lane import Health, Lane
 from service.metrics import Metrics
@@ -57,6 +58,32 @@ async def test_faults_of_batches_that_ran_at_once_are_recovered_from_once(engine
     await lane.close(PATIENCE_SECONDS)
     assert told.empty()
     assert (len(engine.batches), engine.warm_ups) == (2, 1)
+
+
+async def test_a_pool_that_is_used_up_is_the_end_even_after_another_fault(engine: "FakeEngine") -> None:
+    told: asyncio.Queue[Health] = asyncio.Queue()
+    engine.workers = 2
+    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), recovery_pauses=(0,) * 5)
+    lane.start()
+    both, faulted = threading.Barrier(2), threading.Event()
+
+    def fail() -> None:
+        if both.wait(PATIENCE_SECONDS) == 0:
+            raise RuntimeError("CUDA error")
+        assert faulted.wait(PATIENCE_SECONDS)
+        raise PoolExhaustedError("none left")
+
+    engine.on_batch = fail
+    engine.warm.clear()
+    futures = lane.submit([IMAGE, IMAGE], deadline=float("inf"))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert await told.get() == "fault"
+        faulted.set()
+        assert await told.get() == "dead"
+        await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+    engine.warm.set()
+    await lane.close(PATIENCE_SECONDS)
+    assert told.empty()
 
 
 async def test_a_device_that_fails_while_its_lane_is_closed_is_not_brought_back(engine: "FakeEngine") -> None:

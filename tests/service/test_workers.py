@@ -1,16 +1,15 @@
 """How a device is divided among batches."""
 
-import os
-
 import pytest
 
+from service import workers
 from service.workers import Workers, choose_workers
 
 
 @pytest.fixture(params=[1, 2, 8, 64])
 def processors(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     count: int = request.param
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(count)), raising=False)
+    monkeypatch.setattr(workers, "processors", lambda: count)
     return count
 
 
@@ -26,9 +25,3 @@ def test_a_gpu_has_one_worker(processors: int) -> None:  # noqa: ARG001
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_a_count_that_is_asked_for_is_taken_and_no_worker_is_without_a_thread(processors: int, device: str) -> None:
     assert choose_workers(3, device) == Workers(3, max(1, processors // 3))
-
-
-def test_a_machine_that_does_not_tell_which_processors_are_ours_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
-    assert choose_workers(None, "cpu") == Workers(4, 1)
