@@ -2,7 +2,6 @@
 
 import os
 import platform
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,6 +13,7 @@ from benchmarks.offline import Computing
 from benchmarks.passes import Pass
 from benchmarks.ratios import Figure
 from benchmarks.slices import Slice
+from models.checkout import commit
 
 PACKAGES = ("torch", "fastapi", "uvicorn", "pillow", "aiohttp", "litserve", "mosec")
 
@@ -47,7 +47,7 @@ class Machine(Part):
             processor=_processor(),
             processors=len(os.sched_getaffinity(0)),
             versions={"python": platform.python_version()} | _versions(),
-            commit=_commit(),
+            commit=commit(),
             date=datetime.now(UTC).date().isoformat(),
         )
 
@@ -159,12 +159,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    except OSError:
-        return None
-    return answer.stdout.strip() or None

@@ -1,15 +1,14 @@
 """On what a result was made: versions, commit, device, time."""
 
 import platform
-import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from evaluation.device import describe
+from models.checkout import commit
 
 
 class Provenance(BaseModel):
@@ -42,14 +41,5 @@ class Provenance(BaseModel):
             python=platform.python_version(),
             pytorch=torch.__version__,
             purigate=version("purigate"),
-            commit=_commit(),
+            commit=commit(),
         )
-
-
-def _commit() -> str | None:
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    except OSError:
-        return None
-    return answer.stdout.strip() or None
