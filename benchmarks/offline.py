@@ -54,8 +54,14 @@ class Offline(Protocol):
     def computing(self) -> Computing:
         """What they compute with."""
 
-    def rate(self, defense: str, seconds: float) -> tuple[int, float]:
-        """How many images a loop of so many seconds took behind a defense, and how many in a second."""
+    def rate(self, defense: str, seconds: float, batch: int | None = None) -> tuple[int, float]:
+        """How many images a loop of so many seconds took behind a defense, and how many in a second.
+
+        Args:
+            defense: its name.
+            seconds: of the loop.
+            batch: images of one; the most that the service takes by default.
+        """
 
     def told(self) -> list[Told]:
         """What the bare classifier says of each image."""
@@ -68,10 +74,11 @@ class Engines:
         bundle: its folder.
         device: as in 'purigate serve'.
         contents: the images, as files.
+        workers: batches at once; as the service chooses them by default.
     """
 
-    def __init__(self, bundle: Path, device: str, contents: list[bytes]) -> None:
-        self._settings = Settings(bundle=bundle, device=device)
+    def __init__(self, bundle: Path, device: str, contents: list[bytes], workers: int | None = None) -> None:
+        self._settings = Settings(bundle=bundle, device=device, workers=workers)
         self._engines: dict[str, Engine] = {}
         manifest = self._engine("none").manifest
         decoder = ImageDecoder(manifest.preprocessing, self._settings.max_pixels)
@@ -89,22 +96,22 @@ class Engines:
             max_batch=self._settings.max_batch,
         )
 
-    def rate(self, defense: str, seconds: float) -> tuple[int, float]:
+    def rate(self, defense: str, seconds: float, batch: int | None = None) -> tuple[int, float]:
         """How many images a loop of so many seconds took behind a defense, and how many in a second."""
-        engine = self._engine(defense)
-        self._loop(engine, 0)
+        engine, size = self._engine(defense), batch or self._settings.max_batch
+        self._loop(engine, size, 0)
         with ThreadPoolExecutor(engine.workers) as workers:
-            loops = [workers.submit(self._loop, engine, seconds) for _ in range(engine.workers)]
+            loops = [workers.submit(self._loop, engine, size, seconds) for _ in range(engine.workers)]
             taken, rates = zip(*(loop.result() for loop in loops), strict=True)
         return sum(taken), sum(rates)
 
-    def _loop(self, engine: Engine, seconds: float) -> tuple[int, float]:
+    def _loop(self, engine: Engine, size: int, seconds: float) -> tuple[int, float]:
         """Of one worker; at least one batch."""
         turns = cycle(self._images)
         begin = end = time.perf_counter()
         taken = 0
         while not taken or end - begin < seconds:
-            taken += len(engine.classify(list(islice(turns, self._settings.max_batch))))
+            taken += len(engine.classify(list(islice(turns, size))))
             end = time.perf_counter()
         return taken, taken / (end - begin)
 
@@ -131,8 +138,10 @@ _Process.register("Engines", Engines)
 
 
 @contextmanager
-def running_offline(bundle: Path, device: str, contents: list[bytes]) -> Iterator[Offline]:
+def running_offline(bundle: Path, device: str, contents: list[bytes], workers: int | None = None) -> Iterator[Offline]:
     """Engines in a process that ends with the context."""
     with _Process(ctx=multiprocessing.get_context("spawn")) as process:
-        engines: Offline = process.Engines(bundle, device, contents)  # type: ignore[attr-defined]  # registered above
+        engines: Offline = process.Engines(  # type: ignore[attr-defined]  # registered above
+            bundle, device, contents, workers
+        )
         yield engines
