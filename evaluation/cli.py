@@ -90,14 +90,16 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
             shape = Preprocessing(resize=max(size.height, size.width), height=size.height, width=size.width)
             sample = read_sample(data, target.information.labels, shape, images)
             cell = gateway_cell(target, job, seed)
-            _run(Campaign(cell, lambda _: target, CPU, records, part), sample)
+            version = target.information.bundle.version
+            _run(Campaign(cell, version, lambda _: target, CPU, records, part), sample)
 
     def attack_bundle() -> None:
         served = LocalServed(bundle, device, precision)
         manifest = served.bundle.manifest
         sample = read_sample(data, manifest.labels, manifest.preprocessing, images)
         for job in _suite(suite, queries, tuple(served.bundle.purifiers)) if suite else [single()]:
-            _run(Campaign(served.cell(job, seed), _maker(served, job), served.placement.device, records, part), sample)
+            cell, make = served.cell(job, seed), _maker(served, job)
+            _run(Campaign(cell, manifest.version, make, served.placement.device, records, part), sample)
 
     _guarded(lambda: attack_gateway(url) if url else attack_bundle())
 

@@ -11,6 +11,7 @@ from evaluation.records import Cell
 from evaluation.speed import SpeedRecord
 from evaluation.summary import any_hit_curve, summarize
 from evaluation.theory import DiversityRecord
+from evaluation.trial import Stopping
 from evaluation.verdict import Outcome
 
 Merged = Mapping[Cell, tuple[Outcome, ...]]
@@ -21,22 +22,13 @@ POOL = "puridefense"
 def draw_all(
     merged: Merged, speeds: Sequence[SpeedRecord], diversities: Sequence[DiversityRecord], folder: Path, suffix: str
 ) -> list[Path]:
-    """Writes every figure that the records have something for, and says which."""
-    squares = {cell: found for cell, found in merged.items() if _plain(cell)}
-    pools = {cell: found for cell, found in squares.items() if cell.served.defense == POOL}
-    largest = max((len(cell.served.purifiers) for cell in pools), default=0)
-    full = {cell: found for cell, found in pools.items() if len(cell.served.purifiers) == largest}
-    grid = _usual_grid(full)
-    sized = {cell: found for cell, found in pools.items() if cell.served.grid == grid}
-    alone = {cell: found for cell, found in pools.items() if len(cell.served.purifiers) == 1 and cell.served.grid == 1}
-    whole = {cell: found for cell, found in full.items() if cell.served.grid == grid}
-    others = {cell: found for cell, found in squares.items() if cell.served.defense != POOL}
-    figures: dict[str, Figure | None] = {
-        "convergence-defenses": convergence({**others, **whole}, lambda cell: cell.served.defense),
-        "convergence-pool": convergence(sized, lambda cell: f"K = {len(cell.served.purifiers)}"),
-        "accuracy-pool": accuracy(sized, lambda cell: len(cell.served.purifiers), "purifiers in the pool, K"),
-        "accuracy-grid": accuracy(full, lambda cell: cell.served.grid or 0, "patches along each dimension"),
-        "purifiers": bars(alone, lambda cell: cell.served.purifiers[0]),
+    """Writes every figure that the records have something for, and says which.
+
+    What was measured on another bundle or in another precision has figures of its own.
+    """
+    bundles = {name: _attacked(some) for name, some in _by_bundle(merged).items()}
+    figures = {
+        **{f"{kind}-{name}": figure for name, drawn in bundles.items() for kind, figure in drawn.items()},
         **{f"speed-{number}": speed(record) for number, record in enumerate(speeds, 1)},
         **{f"diversity-{number}": diversity(record) for number, record in enumerate(diversities, 1)},
     }
@@ -48,6 +40,26 @@ def draw_all(
                 paths.append(folder / f"{name}.{suffix}")
                 figure.savefig(paths[-1], dpi=150, metadata={"Date": None} if suffix == "svg" else None)
     return paths
+
+
+def _attacked(merged: Merged) -> dict[str, Figure | None]:
+    """The figures of one bundle under Square, by their names; none where there is nothing to draw."""
+    squares = {cell: found for cell, found in merged.items() if _plain(cell)}
+    pools = {cell: found for cell, found in squares.items() if cell.served.defense == POOL}
+    largest = max((len(cell.served.purifiers) for cell in pools), default=0)
+    full = {cell: found for cell, found in pools.items() if len(cell.served.purifiers) == largest}
+    grid = _usual_grid(full)
+    sized = {cell: found for cell, found in pools.items() if cell.served.grid == grid}
+    alone = {cell: found for cell, found in pools.items() if len(cell.served.purifiers) == 1 and cell.served.grid == 1}
+    whole = {cell: found for cell, found in full.items() if cell.served.grid == grid}
+    others = {cell: found for cell, found in squares.items() if cell.served.defense != POOL}
+    return {
+        "convergence-defenses": convergence({**others, **whole}, lambda cell: cell.served.defense),
+        "convergence-pool": convergence(sized, lambda cell: f"K = {len(cell.served.purifiers)}"),
+        "accuracy-pool": accuracy(sized, lambda cell: len(cell.served.purifiers), "purifiers in the pool, K"),
+        "accuracy-grid": accuracy(full, lambda cell: cell.served.grid or 0, "patches along each dimension"),
+        "purifiers": bars(alone, lambda cell: cell.served.purifiers[0]),
+    }
 
 
 def convergence(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
@@ -66,7 +78,8 @@ def convergence(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
 def accuracy(merged: Merged, place: Callable[[Cell], int], title: str) -> Figure | None:
     """The four accuracies against the size of the pool or the number of patches (figure 11), at the largest budget."""
     queries = max((cell.queries for cell in merged), default=0)
-    points = sorted((place(cell), summarize(found)) for cell, found in merged.items() if cell.queries == queries)
+    found = {cell: summarize(outcomes) for cell, outcomes in merged.items() if cell.queries == queries}
+    points = sorted(((place(cell), summary) for cell, summary in found.items()), key=lambda point: point[0])
     if not points:
         return None
     figure, axes = _axes(title, f"accuracy under Square, {queries} queries, %")
@@ -130,9 +143,18 @@ def _axes(across: str, up: str) -> tuple[Figure, "mpl.axes.Axes"]:
     return figure, axes
 
 
+def _by_bundle(merged: Merged) -> dict[str, Merged]:
+    """The cells of each bundle and precision, by both as a part of a file's name."""
+    groups: dict[str, dict[Cell, tuple[Outcome, ...]]] = {}
+    for cell, found in merged.items():
+        name = f"{cell.served.bundle.replace(' ', '-')}-{cell.served.precision}"
+        groups.setdefault(name, {})[cell] = found
+    return dict(groups)
+
+
 def _plain(cell: Cell) -> bool:
     """Whether it is Square with its default settings."""
-    return cell.attack == Square() and cell.ball == cell.attack.ball
+    return cell.attack == Square() and cell.ball == cell.attack.ball and cell.stopping is Stopping.CONFIRMED
 
 
 def _usual_grid(full: Merged) -> int | None:

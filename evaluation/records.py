@@ -27,8 +27,9 @@ class Served(Section):
     """What is attacked.
 
     Attributes:
-        bundle: name and version.
-        manifest_sha256: of the bundle's manifest, which has the hash of every weights file; none of a gateway.
+        bundle: its name; of a gateway, which does not tell its networks, the version too.
+        networks_sha256: of what the manifest says of the networks that answers come from, weights and all; none of a
+            gateway. The version of the bundle is no part of it: a new pool leaves what was measured without one.
         defense: the name of what stands before the classifier.
         grid: patches along each dimension; none where the defense has no patches, or a gateway does not tell.
         purifiers: of the pool that draws choose from; empty where the defense has none.
@@ -37,7 +38,7 @@ class Served(Section):
     """
 
     bundle: str
-    manifest_sha256: str | None
+    networks_sha256: str | None
     defense: str
     grid: PositiveInt | None
     purifiers: tuple[str, ...]
@@ -69,13 +70,15 @@ class Record(Section):
     """The results of one cell on a range of images.
 
     Attributes:
+        bundle_version: that was attacked, so that it can be found again.
         begin: the place of the first image in the sample.
         data_sha256: of the pixels and labels of these images.
         outcomes: one an image.
     """
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     cell: Cell
+    bundle_version: str
     begin: int
     data_sha256: str
     outcomes: tuple[Outcome, ...]

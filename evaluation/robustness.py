@@ -26,6 +26,7 @@ class Campaign:
 
     Attributes:
         cell: what is done.
+        bundle_version: of what is attacked.
         make_target: gives what is attacked; where that is in this process, it draws from the CPU generator.
         device: where the attack runs.
         folder: of the records.
@@ -33,6 +34,7 @@ class Campaign:
     """
 
     cell: Cell
+    bundle_version: str
     make_target: MakeTarget
     device: torch.device
     folder: Path
@@ -66,6 +68,7 @@ class Campaign:
         outcomes = judge(target, trial, trial.returned(incumbents), list(sample.indices))
         return Record(
             cell=self.cell,
+            bundle_version=self.bundle_version,
             begin=begin,
             data_sha256=sample.fingerprint(),
             outcomes=tuple(outcomes),

@@ -1,6 +1,7 @@
 """From a bundle to what is attacked: a defense of that bundle, with another pool or grid where that is the question."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -11,7 +12,6 @@ from evaluation.jobs import Job
 from evaluation.records import Cell, Served
 from evaluation.target import LocalTarget
 from models.bundle import read_bundle
-from models.bundle.manifest import MANIFEST_FILE
 from models.defenses import Defense, build_defense
 from models.defenses.puridefense import PuriDefense
 from models.device import DeviceMissingError, choose_placement
@@ -37,7 +37,6 @@ class LocalServed:
         except DeviceMissingError as error:
             raise EvaluationError(str(error)) from error
         self.bundle = read_bundle(folder)
-        self._sha256 = hashlib.sha256((folder / MANIFEST_FILE).read_bytes()).hexdigest()
 
     def defense(self, name: str, grid: int | None = None, pool: tuple[str, ...] = ()) -> Defense:
         """The defense called `name`, with the grid and the purifiers of the bundle if no others are named.
@@ -62,16 +61,24 @@ class LocalServed:
     def cell(self, job: Job, seed: int) -> Cell:
         """What a record says of a job on this bundle."""
         defense = self.defense(job.defense, job.grid, job.pool)
-        manifest = self.bundle.manifest
         served = Served(
-            bundle=f"{manifest.name} {manifest.version}",
-            manifest_sha256=self._sha256,
+            bundle=self.bundle.manifest.name,
+            networks_sha256=self._networks_sha256(defense),
             defense=job.defense,
             grid=defense.grid if isinstance(defense, PuriDefense) else None,
             purifiers=defense.purifiers,
             precision=self.placement.precision,
         )
         return _cell(served, job, seed)
+
+    def _networks_sha256(self, defense: Defense) -> str:
+        """Of the classifier, the purifiers that the defense has, and the halo where it has one."""
+        manifest, parts = self.bundle.manifest, set(defense.modules())
+        purifiers = [one for one in manifest.pool.purifiers if self.bundle.purifiers[one.name] in parts]
+        halo = defense.halo if isinstance(defense, PuriDefense) else None
+        told = [manifest.classifier, *sorted(purifiers, key=lambda one: one.name)]
+        said = json.dumps([halo, *(one.model_dump(mode="json") for one in told)], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()
 
     def target(self, job: Job, generator: torch.Generator) -> LocalTarget:
         """What a job attacks, drawing from a CPU generator."""
@@ -84,7 +91,7 @@ def gateway_cell(target: HTTPTarget, job: Job, seed: int) -> Cell:
     told = target.information
     served = Served(
         bundle=f"{told.bundle.name} {told.bundle.version}",
-        manifest_sha256=None,
+        networks_sha256=None,
         defense=told.defense,
         grid=None,
         purifiers=told.purifiers,

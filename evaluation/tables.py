@@ -16,6 +16,8 @@ Merged = Mapping[Cell, tuple[Outcome, ...]]
 ADVERSARIALLY_TRAINED = "-at"
 """How the name of a bundle ends whose classifier was trained adversarially."""
 WHITE_BOX = "apgd"
+NETWORKS_LENGTH = 6
+"""Digits of the digest of the networks in a row's name: bundles of one name may have other networks."""
 FIGURES = {"any_hit": "any-hit", "confirmed": "confirmed (majority of 9)", "mean": "mean of 20 fresh draws"}
 
 
@@ -113,7 +115,9 @@ def _row_name(cell: Cell) -> str:
     served = cell.served
     pool = f" {served.grid}x{served.grid}, K={len(served.purifiers)}" if served.grid else ""
     alone = f" ({served.purifiers[0]})" if len(served.purifiers) == 1 else ""
-    return f"{served.defense}{pool}{alone} on {served.bundle}{' over HTTP' if served.over_http else ''}"
+    networks = f" {served.networks_sha256[:NETWORKS_LENGTH]}" if served.networks_sha256 else ""
+    where = f"on {served.bundle}{networks} in {served.precision}"
+    return f"{served.defense}{pool}{alone} {where}{' over HTTP' if served.over_http else ''}"
 
 
 def _describe(cell: Cell) -> str:

@@ -13,7 +13,7 @@ from evaluation.trial import Stopping
 from evaluation.verdict import Outcome
 
 SERVED = Served(
-    bundle="toy 1", manifest_sha256="0", defense="puridefense", grid=2, purifiers=("a", "b"), precision="float32"
+    bundle="toy", networks_sha256="0a1b2c3d", defense="puridefense", grid=2, purifiers=("a", "b"), precision="float32"
 )
 CELL = Cell(
     served=SERVED, attack=Square(), ball=Ball("linf", 8 / 255), queries=100, stopping=Stopping.CONFIRMED, seed=0
@@ -26,7 +26,7 @@ def outcome(index: int, spent: int = 100) -> Outcome:
 
 
 def record(begin: int, *outcomes: Outcome, cell: Cell = CELL) -> Record:
-    return Record(cell=cell, begin=begin, data_sha256="0", outcomes=outcomes, provenance=PROVENANCE)
+    return Record(cell=cell, bundle_version="1", begin=begin, data_sha256="0", outcomes=outcomes, provenance=PROVENANCE)
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -50,7 +50,7 @@ def test_cells_that_differ_in_a_setting_have_files_of_their_own(tmp_path: Path) 
     assert write_record(tmp_path, record(0, outcome(1))) != write_record(tmp_path, record(0, outcome(1), cell=other))
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"format": 2}'])
+@pytest.mark.parametrize("content", ["", "{}", '{"format": 1}'])
 def test_a_file_that_is_no_record_is_told_by_its_name(tmp_path: Path, content: str) -> None:
     (tmp_path / "odd.json").write_text(content)
 

@@ -33,7 +33,7 @@ class Runs:
 
 
 def campaign(runs: Runs, folder: Path, cell: Cell = SQUARE) -> Campaign:
-    return Campaign(cell, runs.make, CPU, folder, part=5)
+    return Campaign(cell, "1", runs.make, CPU, folder, part=5)
 
 
 def test_parts_that_have_a_record_are_not_attacked_again(tmp_path: Path, sample: Sample) -> None:

@@ -69,9 +69,19 @@ def line(table: str, *parts: str) -> str:
 def test_a_cell_of_the_papers_table_has_both_budgets_and_the_papers_numbers_beside_them() -> None:
     row = line(paper_table(MERGED, "any_hit"), "puridefense")
 
-    assert row.startswith("| puridefense 2x2, K=2 on toy 1 | 10 | 100.0 (84.1) | 90.0 |")
+    assert row.startswith("| puridefense 2x2, K=2 on toy 0a1b2c in float32 | 10 | 100.0 (84.1) | 90.0 |")
     assert "80.0 / 60.0 (77.3 / 67.8)" in row
     assert "| 70.0 (84.2 / 81.8) |" in row
+
+
+@pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"networks_sha256": "5e6f7a8b"}, {"bundle": "other"}])
+def test_other_networks_and_other_precisions_have_rows_of_their_own(change: dict[str, str]) -> None:
+    other = CELL.served.model_copy(update=change)
+
+    table = paper_table({**MERGED, cell(queries=2500, served=other): outcomes(10, 20)}, "any_hit")
+
+    assert [one.count("/ 60.0 (") for one in table.splitlines() if "puridefense" in one].count(1) == 1
+    assert any("| 0.0 (77.3 / 67.8)" in one for one in table.splitlines())
 
 
 def test_each_figure_has_a_table_of_its_own() -> None:
@@ -118,11 +128,19 @@ def test_every_figure_that_there_is_something_for_is_drawn(tmp_path: Path, suffi
     paths = draw_all(merged, [SPEED], [DIVERSITY], tmp_path, suffix)
 
     names = {path.stem for path in paths}
-    assert names == {
-        "convergence-defenses", "convergence-pool", "accuracy-pool", "accuracy-grid", "purifiers", "speed-1",
-        "diversity-1",
-    }  # fmt: skip
+    attacked = ("convergence-defenses", "convergence-pool", "accuracy-pool", "accuracy-grid", "purifiers")
+    assert names == {*(f"{name}-toy-float32" for name in attacked), "speed-1", "diversity-1"}
     assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_other_precisions_have_figures_of_their_own_and_other_pools_a_point_of_their_own(tmp_path: Path) -> None:
+    reduced = CELL.served.model_copy(update={"precision": "bfloat16"})
+    pool = CELL.served.model_copy(update={"networks_sha256": "5e6f7a8b"})
+    merged = {**MERGED, **{cell(queries=2500, served=served): outcomes(1, 1) for served in (reduced, pool)}}
+
+    names = {path.stem for path in draw_all(merged, [], [], tmp_path, "svg")}
+
+    assert {"accuracy-pool-toy-float32", "accuracy-pool-toy-bfloat16"} <= names
 
 
 def test_the_same_records_give_the_same_picture(tmp_path: Path) -> None:
