@@ -17,6 +17,7 @@ import typer
 
 from benchmarks.server import running_server
 from models.bundle import read_bundle
+from models.device import choose_precision
 from service.settings import embedded_bundle
 from trainer.accuracy import pool_accuracy
 from trainer.images import read_image_folder, spread_indices
@@ -46,7 +47,9 @@ def main(
         raise SystemExit(f"the folders are {data.classes}, the labels of the bundle {served.manifest.labels}")
     cpu, generator = torch.device("cpu"), torch.Generator().manual_seed(SEED)
     mean, deviation = pool_accuracy(served, data, served.manifest.pool.grid, cpu, DRAWS, generator)
-    typer.echo(f"offline, bfloat16: {100 * mean:.2f} +- {100 * deviation:.2f} % over {DRAWS} draws")
+    typer.echo(
+        f"offline, {choose_precision('auto', cpu)}: {100 * mean:.2f} +- {100 * deviation:.2f} % over {DRAWS} draws"
+    )
     undefended = accuracy(outputs(served.classifier, data, cpu), data)
     typer.echo(f"offline, undefended: {100 * undefended:.2f} %")
 

@@ -9,10 +9,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import nn
 
 from models.bundle import Bundle
+from models.device import Precision, choose_precision
 from models.purifier import Purifier
 from trainer.adversary import LEVELS, Attack
 from trainer.images import LabeledImages
-from trainer.inference import Network, accuracy, batch_size, defended, outputs
+from trainer.inference import Network, accuracy, as_served, batch_size, defended, outputs
 from trainer.sampling import generator
 
 ATTACKED_PIXELS = 256_000
@@ -26,6 +27,7 @@ class Accuracy(BaseModel):
 
     Attributes:
         images: how many there were.
+        precision: of the arithmetic.
         classifier: undefended.
         purifiers: behind each purifier alone, on the whole image.
         grids: behind the pool, by patches along each dimension: mean and standard deviation over the draws.
@@ -40,6 +42,7 @@ class Accuracy(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     images: int
+    precision: Precision
     classifier: float
     purifiers: dict[str, float]
     grids: dict[int, tuple[float, float]]
@@ -59,7 +62,7 @@ def measure(
     attacked_by: AttackedBy,
     seed: int = 0,
 ) -> Accuracy:
-    """Measures a bundle, in bfloat16 as a GPU serves it.
+    """Measures a bundle, in the precision in which the service would run it on `device`.
 
     Args:
         bundle: moved to `device`.
@@ -83,6 +86,7 @@ def measure(
 
     return Accuracy(
         images=len(data),
+        precision=choose_precision("auto", device),
         classifier=share(classifier, data),
         purifiers={name: behind(purifier) for name, purifier in bundle.purifiers.items()},
         grids={grid: pool_accuracy(bundle, data, grid, device, draws, random) for grid in grids},
@@ -114,7 +118,7 @@ def attack_images(network: nn.Module, data: LabeledImages, strength: Attack, dev
         images = data.images[begin : begin + count].to(device).float().div_(LEVELS)
         labels = data.labels[begin : begin + count].to(device)
         draw = strength.draw(images.shape, generator(0, "measure", begin))
-        with torch.autocast(device.type, torch.bfloat16):
+        with as_served(device):
             attacked = draw.perturb(network, images, labels)
         batches.append(attacked.mul(LEVELS).round().to(torch.uint8).cpu())
     return replace(data, images=torch.cat(batches))

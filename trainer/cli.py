@@ -43,12 +43,14 @@ RunOption = Annotated[
 OutputOption = Annotated[Path, typer.Option("--output", help="Folder of the bundle.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="'cpu', 'cuda', 'cuda:N', or 'auto': CUDA if it is there.")]
 ProcessesOption = Annotated[int, typer.Option("--processes", min=1, help="How many, each with a GPU of its own.")]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Of the arithmetic in training.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Of the arithmetic; 'auto' is bf16-mixed where the device has it.")
+]
 Step = Literal["classifier", "pool", "bundle"]
 STEPS: tuple[Step, ...] = ("classifier", "pool", "bundle")
 DEFAULT_RECIPE = "cifar10-resnet18"
 RUNS = Path("runs")
-DEFAULT_PRECISION: Precision = "bf16-mixed"
+DEFAULT_PRECISION: Precision = "auto"
 
 
 class Command:

@@ -5,9 +5,10 @@ from typing import Literal
 import torch
 from lightning_fabric import Fabric
 
+from models.device import choose_precision
 from trainer.errors import DeviceError, first_line
 
-Precision = Literal["bf16-mixed", "32-true"]
+Precision = Literal["auto", "bf16-mixed", "32-true"]
 
 
 def open_fabric(device: str, processes: int, precision: Precision) -> Fabric:
@@ -16,7 +17,8 @@ def open_fabric(device: str, processes: int, precision: Precision) -> Fabric:
     Args:
         device: `auto`, `cpu`, `cuda`, or, for one process, `cuda:N`.
         processes: how many, each with a device of its own; on the CPU they share the cores.
-        precision: of the arithmetic; weights are float32 in both.
+        precision: of the arithmetic; weights are float32 in all. `auto` is bfloat16 where the device computes it
+            natively: a CPU that emulates it takes ten times as long as in float32.
 
     Raises:
         DeviceError: that device, or that many of it, is not there.
@@ -32,6 +34,8 @@ def open_fabric(device: str, processes: int, precision: Precision) -> Fabric:
         raise DeviceError(f"{processes} processes need {processes} devices: say 'cuda', not {device!r}")
     if chosen.type == "cuda" and processes > torch.cuda.device_count():
         raise DeviceError(f"{processes} processes need as many GPUs; this machine has {torch.cuda.device_count()}")
+    if precision == "auto":
+        precision = "bf16-mixed" if choose_precision("auto", chosen) == "bfloat16" else "32-true"
     torch.set_flush_denormal(True)
     fabric = Fabric(
         accelerator=chosen.type,

@@ -1,4 +1,4 @@
-"""Runs a network over a data set, a batch at a time, in bfloat16 as a GPU serves it."""
+"""Runs a network over a data set, a batch at a time, in the precision in which the service would run it there."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from models.bundle import Bundle
 from models.defenses.puridefense import PuriDefense
+from models.device import choose_precision
 from models.pool import PurifierPool
 from models.randomness import SeededBytes
 from trainer.adversary import LEVELS
@@ -17,6 +18,12 @@ PIXELS = 4_000_000
 """Most of one batch without gradients, so that large images do not fill the memory: 79 images of 224x224."""
 
 Network = Callable[[Tensor], Tensor]
+
+
+def as_served(device: torch.device) -> torch.autocast:
+    """The arithmetic of the service on `device`: bfloat16 where that is native, else float32."""
+    reduced = choose_precision("auto", device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=reduced)
 
 
 def batch_size(data: LabeledImages, most_pixels: int) -> int:
@@ -36,7 +43,7 @@ def outputs(network: Network, data: LabeledImages, device: torch.device) -> Tens
     found = []
     for batch in torch.split(data.images, batch_size(data, PIXELS)):
         images = batch.to(device, memory_format=torch.channels_last).float().div_(LEVELS)
-        with torch.autocast(device.type, torch.bfloat16):
+        with as_served(device):
             found.append(network(images).float().cpu())
     return torch.cat(found)
 

@@ -28,7 +28,7 @@ def _warn_of_overlap(console: Console, data: Data) -> None:
 
 
 def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
-    console.print(f"on {accuracy.images} images: classifier {100 * accuracy.classifier:.2f} %")
+    console.print(f"on {accuracy.images} images, in {accuracy.precision}: classifier {100 * accuracy.classifier:.2f} %")
     for name, value in accuracy.purifiers.items():
         console.print(f"behind {name} alone: {100 * value:.2f} %")
     for grid, (mean, deviation) in accuracy.grids.items():

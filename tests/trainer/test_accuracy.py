@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from models.bundle import Bundle, read_bundle
+from models.device import choose_precision
 from models.purifier import Purifier
 from trainer.accuracy import Accuracy, attack_images, measure
 from trainer.adversary import Attack
@@ -86,6 +87,7 @@ def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: Labele
 
     assert measured == Accuracy(
         images=24,
+        precision=choose_precision("auto", CPU),
         classifier=1.0,
         purifiers={"fgsm-edsr": 1.0, "fgsm-rcan": 1.0, "pgd-edsr": 1.0, "pgd-rcan": 1.0},
         grids={1: (1.0, 0.0), 2: (1.0, 0.0)},

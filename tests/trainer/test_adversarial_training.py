@@ -29,7 +29,7 @@ each_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 
 def network() -> nn.Module:
     torch.manual_seed(0)
-    return Normalized(ResNetConfig(width=4, blocks=(1, 1, 1, 1)).build(2), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return Normalized(ResNetConfig(width=8, blocks=(1, 1, 1, 1)).build(2), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 @pytest.fixture

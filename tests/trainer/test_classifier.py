@@ -31,7 +31,7 @@ TRAINING = ClassifierTraining(
 
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
-    return Normalized(ResNetConfig(width=4, blocks=(1, 1, 1, 1)).build(2), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return Normalized(ResNetConfig(width=8, blocks=(1, 1, 1, 1)).build(2), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 class Averaging(nn.Module):

@@ -57,7 +57,7 @@ def test_all_makes_a_bundle_out_of_images(invoke: Invoke, tree: Path, tmp_path: 
         "classifier: step 4 of 4, 0 s left, loss ",
         "surrogate: step 2 of 2, 0 s left, loss ",
         "pgd: step 2 of 2, 0 s left, edsr/l1_levels ",
-        "on 10 images: classifier ",
+        "on 10 images, in ",
         "behind pgd-rcan alone: ",
         "behind the pool, grid 2x2: ",
         "cost: classifier ",
@@ -281,7 +281,7 @@ def test_init_writes_a_recipe_that_leads_to_a_bundle(tree: Path, tmp_path: Path)
 
     assert result.exit_code == 0
     assert f"purigate-train all --recipe {written} --output bundles/mine" in result.output
-    small = ResNetConfig(width=2, blocks=(1, 1, 1, 1)).model_dump_json().replace(":", "=")
+    small = ResNetConfig(width=8, blocks=(1, 1, 1, 1)).model_dump_json().replace(":", "=")
     settings = [
         "pool.training.steps=1",
         "pool.training.adversarial=2",

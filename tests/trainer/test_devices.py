@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 
 from trainer.devices import open_fabric, share
 from trainer.errors import DeviceError
+from trainer.inference import as_served
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +30,18 @@ def test_a_fabric_is_opened_on_the_cpu(precision: str) -> None:
 
     assert (fabric.device.type, fabric.world_size, fabric.is_global_zero) == ("cpu", 1, True)
     assert fabric.strategy.precision.precision == precision
+
+
+@pytest.mark.parametrize(("native", "precision"), [(True, "bf16-mixed"), (False, "32-true")])
+def test_auto_takes_bfloat16_only_where_the_processor_computes_it(
+    monkeypatch: pytest.MonkeyPatch, native: bool, precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+
+    assert open_fabric("cpu", 1, "auto").strategy.precision.precision == precision
+    assert torch.is_autocast_enabled("cpu") is False
+    with as_served(torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu") is native
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one here")

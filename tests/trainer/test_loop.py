@@ -270,7 +270,7 @@ def classifiers(fabric: Fabric, small: LabeledImages) -> MakeTask:
     def make() -> Task:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            network = ResNetConfig(width=2, blocks=(1, 1, 1, 1)).build(2)
+            network = ResNetConfig(width=8, blocks=(1, 1, 1, 1)).build(2)
         return ClassifierTask("classifier", network, training, small, fabric, seed=0)
 
     return make
@@ -386,7 +386,7 @@ def test_a_learning_rate_that_is_far_too_large_stops_the_training_with_a_usable_
     training = ClassifierTraining(
         phases=(Phase(epochs=3, resolution=12),), batch_size=4, padding=1, peak_learning_rate=1e30
     )
-    network = ResNetConfig(width=2, blocks=(1, 1, 1, 1)).build(2)
+    network = ResNetConfig(width=8, blocks=(1, 1, 1, 1)).build(2)
     checkpoint = Checkpoint(tmp_path / "classifier.ckpt", {})
 
     with pytest.raises(DivergedError, match=r"classifier: .*lower peak_learning_rate"):

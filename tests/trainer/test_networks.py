@@ -21,7 +21,7 @@ from trainer.errors import NetworkError
 from trainer.networks import NetworkRecipe, measured_batch, require_gradients
 
 WriteProgram = Callable[[nn.Module, Path, int], Path]
-ARCHITECTURE = ResNetConfig(width=4, blocks=(1, 1, 1, 1))
+ARCHITECTURE = ResNetConfig(width=8, blocks=(1, 1, 1, 1))
 SIZE = Preprocessing(resize=12, height=12, width=12)
 TRAINING = ClassifierTraining(phases=(Phase(epochs=1, resolution=12),))
 NORMALIZATION = Normalization(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
@@ -112,7 +112,7 @@ def test_a_program_is_read_and_frozen(network: nn.Module, tmp_path: Path, write_
 
 def test_another_architecture_is_told_by_the_first_tensor_that_differs(network: nn.Module, tmp_path: Path) -> None:
     path = save_plain(network.state_dict(), tmp_path / "mine")
-    wider = ResNetConfig(width=8, blocks=(1, 1, 1, 1))
+    wider = ResNetConfig(width=16, blocks=(1, 1, 1, 1))
 
     with pytest.raises(NetworkError, match=r"mine\.pt: does not fit the architecture and 3 classes: head\.weight is"):
         own(path, architecture=wider).read(3, SIZE)

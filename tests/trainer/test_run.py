@@ -440,7 +440,7 @@ def test_an_exported_classifier_goes_through_pool_and_bundle_as_it_is(
     loop: Loop,
     tmp_path: Path,
 ) -> None:
-    network = ResNetConfig(width=4, blocks=(1, 1, 1, 1)).build(2)
+    network = ResNetConfig(width=8, blocks=(1, 1, 1, 1)).build(2)
     weights = write_program(network, tmp_path / "mine.pt2", 12)
     lines: list[str] = []
     run = Run(own_recipe('{ kind = "exported" }', weights, 12), tmp_path / "run", loop, lines.append)
@@ -477,7 +477,7 @@ def test_a_classifier_that_lies_in_a_bundle_brings_its_history(
     own_recipe: Callable[[str, Path, int], Recipe], finished: Finished, train: LabeledImages, loop: Loop, tmp_path: Path
 ) -> None:
     recipe = own_recipe(
-        '{ kind = "resnet", width = 4, blocks = [1, 1, 1, 1] }', finished.output / "classifier.safetensors", 12
+        '{ kind = "resnet", width = 8, blocks = [1, 1, 1, 1] }', finished.output / "classifier.safetensors", 12
     )
     run = trained(Run(recipe, tmp_path / "run", loop, print), train)
 
@@ -491,8 +491,8 @@ def test_a_classifier_that_lies_in_a_bundle_brings_its_history(
 def test_a_classifier_that_does_not_fit_stops_the_run_before_anything_is_trained(
     own_recipe: Callable[[str, Path, int], Recipe], train: LabeledImages, loop: Loop, tmp_path: Path
 ) -> None:
-    torch.save(ResNetConfig(width=4, blocks=(1, 1, 1, 1)).build(5).state_dict(), tmp_path / "mine.pt")
-    recipe = own_recipe('{ kind = "resnet", width = 4, blocks = [1, 1, 1, 1] }', tmp_path / "mine.pt", 12)
+    torch.save(ResNetConfig(width=8, blocks=(1, 1, 1, 1)).build(5).state_dict(), tmp_path / "mine.pt")
+    recipe = own_recipe('{ kind = "resnet", width = 8, blocks = [1, 1, 1, 1] }', tmp_path / "mine.pt", 12)
 
     with pytest.raises(NetworkError, match=r"mine\.pt: does not fit the architecture and 2 classes"):
         Run(recipe, tmp_path / "run", loop, print).check(train)
@@ -502,9 +502,9 @@ def test_a_classifier_that_does_not_fit_stops_the_run_before_anything_is_trained
 def test_another_classifier_of_the_same_name_is_not_gone_on_with(
     own_recipe: Callable[[str, Path, int], Recipe], train: LabeledImages, loop: Loop, tmp_path: Path
 ) -> None:
-    architecture = '{ kind = "resnet", width = 4, blocks = [1, 1, 1, 1] }'
+    architecture = '{ kind = "resnet", width = 8, blocks = [1, 1, 1, 1] }'
     for attempt in range(2):
-        torch.save(ResNetConfig(width=4, blocks=(1, 1, 1, 1)).build(2).state_dict(), tmp_path / "mine.pt")
+        torch.save(ResNetConfig(width=8, blocks=(1, 1, 1, 1)).build(2).state_dict(), tmp_path / "mine.pt")
         run = Run(own_recipe(architecture, tmp_path / "mine.pt", 12), tmp_path / "run", loop, print)
         if attempt == 0:
             run.train_pool(train)
