@@ -34,6 +34,9 @@ class NoOpEngine:
     def warm_up(self) -> None:
         """Needs none."""
 
+    def close(self) -> None:
+        """Holds nothing."""
+
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         """As many answers as there are images."""
         classes = len(self.manifest.labels)

@@ -1,7 +1,7 @@
 """The systems that are measured: how each is started, where it is asked, and in which form.
 
-The variants of what others made are settings that their own documentation names for tuning; which of them is best on a
-machine, `tuning` finds out. The first of each is what was best on two cores.
+The variants are settings that the documentation of each names for tuning; which of them is best on a machine, `tuning`
+finds out. The first of each is what was best on two cores.
 """
 
 import base64
@@ -48,19 +48,19 @@ class System:
 
 
 def systems() -> dict[str, tuple[System, ...]]:
-    """The variants of each system, by its name; the gateway has one of each."""
+    """The variants of each system, by its name."""
     python = (sys.executable, "-m")
-    gateway = (
-        System(NO_OP, (*python, "benchmarks.noop_engine")),
-        System(BARE, PURIGATE_SERVE, ("--defense", "none")),
-        System(DEFENDED, PURIGATE_SERVE, ("--defense", "puridefense")),
-        System(ENSEMBLE, PURIGATE_SERVE, ("--defense", "disco-ensemble")),
-    )
+    gateway = {
+        NO_OP: (System(NO_OP, (*python, "benchmarks.noop_engine")),),
+        BARE: _gateways(BARE, "none"),
+        DEFENDED: _gateways(DEFENDED, "puridefense"),
+        ENSEMBLE: _gateways(ENSEMBLE, "disco-ensemble")[:1],
+    }
     cores = str(len(os.sched_getaffinity(0)))
     threads = (*python, "benchmarks.peers.fastapi_threads")
     litserve = (*python, "benchmarks.peers.litserve_batches")
     mosec = (*python, "benchmarks.peers.mosec_batches")
-    return {one.name: (one,) for one in gateway} | {
+    return gateway | {
         FASTAPI: tuple(
             System(FASTAPI, threads, flags)
             for flags in (("--threads", cores, "--share", cores), ("--threads", "1"), ("--threads", "40"))
@@ -82,6 +82,13 @@ def systems() -> dict[str, tuple[System, ...]]:
             )
         ),
     }
+
+
+def _gateways(name: str, defense: str) -> tuple[System, ...]:
+    return tuple(
+        System(name, PURIGATE_SERVE, ("--defense", defense, "--networks", networks))
+        for networks in ("processes", "threads")
+    )
 
 
 def environment(bundle: Path, device: str) -> Mapping[str, str]:

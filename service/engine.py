@@ -1,4 +1,4 @@
-"""The engine: the one place of the service that touches torch. It owns the device, the defense and the classifier."""
+"""The engine: draws for each query, asks the networks, counts, and takes out of the pool what gives no numbers."""
 
 import itertools
 import threading
@@ -16,10 +16,9 @@ from torch import Tensor
 from models.bundle import Bundle, Manifest
 from models.defenses import Defense, build_defense
 from models.device import Placement
-from models.device_clock import device_clock
-from models.inference import classifier_for_inference, defense_for_inference
 from models.preprocessing import Pixels
 from service.metrics import Metrics
+from service.networks import PIXEL_MAX, Draws, LocalNetworks, Networks
 from service.randomness import Randomness
 from service.workers import Workers
 
@@ -28,7 +27,6 @@ log = structlog.get_logger()
 Scores = NDArray[np.float32]
 """`(classes,)` float32: the probability of each class."""
 
-PIXEL_MAX = 255
 SMALLEST_POOL = 2
 
 
@@ -78,6 +76,9 @@ class Engine(Protocol):
             PoolExhaustedError: it never will again.
         """
 
+    def close(self) -> None:
+        """Gives back what it holds; nobody asks it any more."""
+
 
 class TorchEngine:
     """Purifies and classifies batches on one device; several threads may ask it at once.
@@ -89,12 +90,13 @@ class TorchEngine:
         max_batch: the largest batch that will come.
         randomness: of the defense's draws.
         metrics: where times and draws are counted.
+        networks: of this bundle, defense and placement; in this process by default.
         workers: the threads that will ask at once; sets how many threads torch has in this process for one operation.
             By default one will, and torch keeps its own number.
         shadow: answer undefended, and only count what the defense would have changed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts that it is made of
         self,
         bundle: Bundle,
         defense: str,
@@ -103,6 +105,7 @@ class TorchEngine:
         randomness: Randomness,
         metrics: Metrics,
         *,
+        networks: Networks | None = None,
         workers: Workers | None = None,
         shadow: bool = False,
     ) -> None:
@@ -112,13 +115,12 @@ class TorchEngine:
         self.workers = workers.count if workers else 1
         if workers:
             torch.set_num_threads(workers.threads)
-        self._target = placement.device
         self._max_batch = max_batch
         self._randomness = randomness
         self._metrics = metrics
         self._shadow = shadow
-        self._classifier = classifier_for_inference(bundle.classifier, placement)
-        self._defense = defense_for_inference(build_defense(defense, bundle), placement)
+        self._networks = networks or LocalNetworks(bundle, defense, placement)
+        self._defense = build_defense(defense, bundle)
         self._removed: set[str] = set()
         self._removing = threading.Lock()
         self._numbers = {name: number for number, name in enumerate(self.purifiers)}
@@ -134,14 +136,11 @@ class TorchEngine:
 
     def warm_up(self) -> None:
         """Sends the smallest and the largest batch through every purifier and the classifier."""
-        size = self.manifest.preprocessing
-        for count in (1, self._max_batch):
-            images = [np.zeros((size.height, size.width, 3), np.uint8)] * count
-            draws = self._draw(images, self._defense)
-            for index in range(max(1, len(self.purifiers))):
-                scores = self._infer(images, self._defense, torch.full_like(draws, index), record=False)
-                if not np.isfinite(scores).all():
-                    raise FloatingPointError("the networks give no finite scores in the warm-up")
+        self._networks.warm_up(self.purifiers, self._max_batch)
+
+    def close(self) -> None:
+        """Gives back what the networks hold."""
+        self._networks.close()
 
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         """What it says of each image; images are `(height, width, 3)` uint8 of the bundle's size.
@@ -169,7 +168,7 @@ class TorchEngine:
         self._metrics.batch_size.observe(len(images))
         if not self._shadow:
             return predictions
-        undefended = self._infer(images, None, None, record=True)
+        undefended = self._infer(images, None)
         defended = np.stack([one.scores for one in predictions])
         changed = np.argmax(undefended, axis=1) != np.argmax(defended, axis=1)
         self._metrics.prediction_changed.inc(int(np.count_nonzero(changed)))
@@ -177,7 +176,7 @@ class TorchEngine:
 
     def _defended(self, images: Sequence[Pixels], defense: Defense) -> list[Prediction]:
         draws = self._draw(images, defense)
-        scores = self._infer(images, defense, draws, record=True)
+        scores = self._infer(images, Draws(draws.numpy(), defense.purifiers))
         self._count(draws, defense)
         predictions = [Prediction(one, self._name(draw, defense)) for one, draw in zip(scores, draws, strict=True)]
         failed = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
@@ -229,11 +228,9 @@ class TorchEngine:
         noise = np.random.default_rng(0).integers(0, PIXEL_MAX, shape, np.uint8, endpoint=True)
         return [np.zeros(shape, np.uint8), np.full(shape, PIXEL_MAX, np.uint8), noise]
 
-    @torch.inference_mode()
     def _fails(self, name: str, images: Sequence[Pixels], defense: Defense) -> bool:
         draws = torch.full_like(self._draw(images, defense), defense.purifiers.index(name))
-        purified = defense(self._on_device(images), draws)
-        return not bool(purified.isfinite().all())
+        return not self._networks.purify(images, Draws(draws.numpy(), defense.purifiers))
 
     def _count(self, draws: Tensor, defense: Defense) -> None:
         if defense.purifiers:
@@ -256,33 +253,13 @@ class TorchEngine:
 
         return defense.draw(random_bytes)
 
-    @torch.inference_mode()
-    def _infer(
-        self, images: Sequence[Pixels], defense: Defense | None, draws: Tensor | None, *, record: bool
-    ) -> NDArray[np.float32]:
-        """Scores `(N, classes)`; undefended without a defense and its draws."""
-        clock = device_clock(self._target)
-        seen = self._on_device(images)
-        clock.mark()
-        if defense is not None:
-            seen = defense(seen, draws)
-        clock.mark()
-        logits = self._classifier(seen)
-        clock.mark()
-        scores: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
-        if record:  # only now, with the scores here, is the device done
-            purify, classify = clock.seconds()
-            if defense is not None:
-                self._spent("purify", purify, len(images))
-            self._spent("classify", classify, len(images))
-        return scores
-
-    def _on_device(self, images: Sequence[Pixels]) -> Tensor:
-        pixels = torch.from_numpy(np.stack(images))
-        if self._target.type == "cuda":
-            pixels = pixels.pin_memory()  # else the copy would wait for all that is queued
-        pixels = pixels.to(self._target, non_blocking=True)
-        return pixels.permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
+    def _infer(self, images: Sequence[Pixels], draws: Draws | None) -> NDArray[np.float32]:
+        """Scores `(N, classes)`; undefended without draws."""
+        inferred = self._networks.infer(images, draws)
+        if draws is not None:
+            self._spent("purify", inferred.purify_seconds, len(images))
+        self._spent("classify", inferred.classify_seconds, len(images))
+        return inferred.scores
 
     def _spent(self, stage: str, seconds: float, queries: int) -> None:
         """Counts the time of a batch in a stage; each of its queries spends all of it, and of the device its share."""

@@ -190,14 +190,24 @@ class Gateway:
             self.readiness.require()
         async with self._reloading:
             try:
-                lane = self._make_lane(await asyncio.to_thread(self._load))
-                await lane.warm_up()
+                lane = await self._load_lane()
             except Exception as error:
                 self._metrics.reloads.labels(what="bundle", outcome="failed").inc()
                 log.exception("bundle_not_reloaded")
                 raise BundleRefusedError(f"the bundle cannot be served: {self._reason(error)}") from error
             self._swap(lane)
         return lane.engine.manifest
+
+    async def _load_lane(self) -> Lane:
+        """A lane for the bundle as it is now, warm."""
+        engine = await asyncio.to_thread(self._load)
+        try:
+            lane = self._make_lane(engine)
+            await lane.warm_up()
+        except BaseException:
+            await asyncio.to_thread(engine.close)
+            raise
+        return lane
 
     def _reason(self, error: Exception) -> str:
         """What is wrong with a bundle, without where it lies on this machine; the log has all of it."""

@@ -85,11 +85,15 @@ class Lane:
         return self._batcher.submit(images, deadline)
 
     async def close(self, seconds: float) -> None:
-        """Refuses new queries and waits, at most `seconds`, for those it has; no fault is recovered from any more."""
+        """Refuses new queries and waits, at most `seconds`, for those it has; no fault is recovered from any more.
+
+        The engine goes with it.
+        """
         self._closed = True
         if self._recovery:
             self._recovery.cancel()
         await asyncio.to_thread(self._batcher.close, seconds)
+        await asyncio.to_thread(self.engine.close)
 
     def _run_engine(self, images: list[Pixels]) -> list[Prediction]:
         """Called in the batcher's threads; after a fault nothing more goes to the device until it is recovered."""

@@ -6,6 +6,8 @@ from models.bundle import read_bundle
 from models.device import choose_placement
 from service.engine import TorchEngine
 from service.metrics import Metrics
+from service.network_processes import BundleNetworks, NetworkProcesses
+from service.networks import Networks
 from service.randomness import choose_randomness, fresh
 from service.settings import Settings
 from service.workers import choose_workers
@@ -21,6 +23,11 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
     """
     placement = choose_placement(settings.device, settings.precision)
     bundle = read_bundle(settings.bundle)
+    workers = choose_workers(settings.workers, placement.device.type)
+    networks: Networks | None = None
+    if settings.networks == "processes":
+        make = BundleNetworks(settings.bundle, bundle.manifest, settings.defense, placement, workers.threads)
+        networks = NetworkProcesses(make, workers.count)
     return TorchEngine(
         bundle,
         settings.defense,
@@ -28,7 +35,8 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
         settings.max_batch,
         choose_randomness(settings),
         metrics,
-        workers=choose_workers(settings.workers, placement.device.type),
+        networks=networks,
+        workers=workers,
         shadow=settings.shadow,
     )
 

@@ -85,6 +85,11 @@ class Settings(BaseSettings):
         description="Batches that go through the networks at once; by default one for each processor, at most 8, on a "
         "CPU, and one on a GPU.",
     )
+    networks: Literal["threads", "processes"] = Field(
+        "threads",
+        description="Where batches go through the networks: in `threads` of the gateway, or in `processes`, one for "
+        "each worker, which need memory of their own and never wait for its interpreter.",
+    )
     max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
     queue_capacity: PositiveInt = Field(512, description="Most queries that may wait for the device.")
     request_deadline_ms: PositiveInt = Field(

@@ -38,6 +38,9 @@ class FragileEngine:
     def warm_up(self) -> None:
         """Needs none."""
 
+    def close(self) -> None:
+        """Holds nothing."""
+
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         self._never.wait(BATCH_SECONDS)
         if self.fail.is_set():

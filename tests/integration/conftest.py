@@ -76,6 +76,9 @@ class FakeEngine:
     def warm_up(self) -> None:
         assert self.warm.wait(PATIENCE_SECONDS)
 
+    def close(self) -> None:
+        """Holds nothing."""
+
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         self.batches.append(list(images))
         self.busy.set()
@@ -219,6 +222,10 @@ class Process:
         finally:
             timer.cancel()
             timer.join()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def tell(self, line: str) -> None:
         assert self._process.stdin

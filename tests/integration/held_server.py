@@ -32,6 +32,9 @@ class HeldEngine:
     def warm_up(self) -> None:
         """Needs none."""
 
+    def close(self) -> None:
+        """Holds nothing."""
+
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         sys.stdout.write("busy\n")
         sys.stdout.flush()

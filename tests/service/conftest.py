@@ -52,6 +52,9 @@ class FakeEngine:
         if self.warm_up_fault:
             raise self.warm_up_fault
 
+    def close(self) -> None:
+        """Holds nothing."""
+
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         self.batches.append(list(images))
         self.busy.set()

@@ -1,0 +1,147 @@
+"""The networks behind the engine: what goes through the device, and nothing of what is drawn, counted or decided."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.bundle import Bundle
+from models.defenses import Defense, build_defense
+from models.device import Placement
+from models.device_clock import device_clock
+from models.inference import classifier_for_inference, defense_for_inference
+from models.preprocessing import Pixels
+
+PIXEL_MAX = 255
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What was drawn for the images of a batch.
+
+    Attributes:
+        values: `(N, draws)`, as the defense gave them.
+        purifiers: the names that they point at; empty where the defense has none.
+    """
+
+    values: NDArray[Any]
+    purifiers: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """What came of one batch.
+
+    Attributes:
+        scores: `(N, classes)` float32: the probability of each class.
+        purify_seconds: that the defense took on the device; 0 where there was none.
+        classify_seconds: that the classifier took there.
+    """
+
+    scores: NDArray[np.float32]
+    purify_seconds: float
+    classify_seconds: float
+
+
+class Networks(Protocol):
+    """A classifier behind a defense, wherever they run; as many threads may ask at once as there are workers.
+
+    Images are `(height, width, 3)` uint8 of the bundle's size.
+    """
+
+    def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
+        """Brings them up if they are not, and sends the smallest and the largest batch through all of them.
+
+        Args:
+            purifiers: the names of those that are in use.
+            max_batch: images of the largest batch.
+
+        Raises:
+            FloatingPointError: they give no numbers.
+        """
+
+    def infer(self, images: Sequence[Pixels], draws: Draws | None) -> Inferred:
+        """Scores of images; undefended where nothing was drawn.
+
+        Raises:
+            torch.OutOfMemoryError: the batch does not fit the device.
+        """
+
+    def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:
+        """Whether the defense makes finite numbers of all the images."""
+
+    def close(self) -> None:
+        """Gives back what they hold; nobody asks them any more."""
+
+
+class LocalNetworks:
+    """Those of a bundle in this process.
+
+    Args:
+        bundle: not to be used for anything else.
+        defense: the name of what stands before the classifier.
+        placement: where they run, and how precisely.
+    """
+
+    def __init__(self, bundle: Bundle, defense: str, placement: Placement) -> None:
+        self._size = bundle.manifest.preprocessing
+        self._target = placement.device
+        self._classifier = classifier_for_inference(bundle.classifier, placement)
+        self._defense = defense_for_inference(build_defense(defense, bundle), placement)
+
+    def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
+        """See `Networks`."""
+        defense = self._behind(purifiers)
+        for count in (1, max_batch):
+            images = [np.zeros((self._size.height, self._size.width, 3), np.uint8)] * count
+            drawn = defense.draw(partial(_no_bytes, count)).numpy()
+            for index in range(max(1, len(purifiers))):
+                inferred = self.infer(images, Draws(np.full_like(drawn, index), purifiers))
+                if not np.isfinite(inferred.scores).all():
+                    raise FloatingPointError("the networks give no finite scores in the warm-up")
+
+    @torch.inference_mode()
+    def infer(self, images: Sequence[Pixels], draws: Draws | None) -> Inferred:
+        """See `Networks`."""
+        clock = device_clock(self._target)
+        seen = self._on_device(images)
+        clock.mark()
+        if draws is not None:
+            seen = self._behind(draws.purifiers)(seen, torch.from_numpy(draws.values))
+        clock.mark()
+        logits = self._classifier(seen)
+        clock.mark()
+        scores: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
+        purify, classify = clock.seconds()  # only now, with the scores here, is the device done
+        return Inferred(scores, purify if draws is not None else 0.0, classify)
+
+    @torch.inference_mode()
+    def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:
+        """See `Networks`."""
+        purified = self._behind(draws.purifiers)(self._on_device(images), torch.from_numpy(draws.values))
+        return bool(purified.isfinite().all())
+
+    def close(self) -> None:
+        """They go with their last reference."""
+
+    def _behind(self, purifiers: tuple[str, ...]) -> Defense:
+        """The defense with these purifiers alone."""
+        left_out = [name for name in self._defense.purifiers if name not in purifiers]
+        return reduce(lambda others, name: others.without(name), left_out, self._defense)
+
+    def _on_device(self, images: Sequence[Pixels]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(images))
+        if self._target.type == "cuda":
+            pixels = pixels.pin_memory()  # else the copy would wait for all that is queued
+        pixels = pixels.to(self._target, non_blocking=True)
+        return pixels.permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
+
+
+def _no_bytes(rows: int, columns: int) -> Tensor:
+    """What a defense draws from where it does not matter what it draws."""
+    return torch.zeros((rows, columns), dtype=torch.uint8)

@@ -1,0 +1,205 @@
+"""Networks in processes of their own say what they say in this one, end with their pipe, and begin again."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.bundle import read_bundle
+from models.device import Placement
+from models.preprocessing import Pixels
+from service.network_processes import BundleNetworks, NetworkProcesses, NetworksEndedError
+from service.networks import Draws, Inferred, LocalNetworks
+from tests.processes import processes_of_networks, run
+
+PLACEMENT = Placement(torch.device("cpu"), "float32")
+PURIFIERS = ("fgsm-edsr", "fgsm-rcan", "pgd-edsr", "pgd-rcan")
+IMAGES = list(np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), np.uint8))
+DRAWS = Draws(np.random.default_rng(2).integers(0, 4, (3, 4)), PURIFIERS)
+
+
+class Failing:
+    """Fails in the way that the images say."""
+
+    def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
+        """Needs none."""
+
+    def infer(self, images: Sequence[Pixels], draws: Draws | None) -> Inferred:  # noqa: ARG002
+        errors = (torch.OutOfMemoryError("too large"), FloatingPointError("no numbers"), KeyError("odd"))
+        raise errors[int(images[0].max())]
+
+    def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:  # noqa: ARG002
+        os._exit(7)
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+class Named(Failing):
+    """Says in which process it is."""
+
+    def infer(self, images: Sequence[Pixels], draws: Draws | None) -> Inferred:  # noqa: ARG002
+        return Inferred(np.full((len(images), 2), os.getpid(), np.float32), 0, 0)
+
+
+def of_bundle(folder: Path) -> BundleNetworks:
+    return BundleNetworks(folder, read_bundle(folder).manifest, "puridefense", PLACEMENT, threads=1)
+
+
+def running() -> set[int]:
+    """Processes of networks that were begun by this one."""
+    return processes_of_networks(os.getpid())
+
+
+@pytest.fixture(scope="module")
+def two(bundle_folder: Path) -> Iterator[NetworkProcesses]:
+    """Two processes with the toy bundle."""
+    networks = NetworkProcesses(of_bundle(bundle_folder), 2)
+    networks.warm_up(PURIFIERS, 4)
+    yield networks
+    networks.close()
+
+
+@pytest.fixture
+def one() -> Iterator[Callable[[Callable[[], Failing]], NetworkProcesses]]:
+    begun: list[NetworkProcesses] = []
+
+    def begin(make: Callable[[], Failing]) -> NetworkProcesses:
+        begun.append(NetworkProcesses(make, 1))
+        begun[-1].warm_up((), 1)
+        return begun[-1]
+
+    yield begin
+    for networks in begun:
+        networks.close()
+
+
+@pytest.mark.parametrize(
+    "draws",
+    [DRAWS, Draws(DRAWS.values % 2, PURIFIERS[2:]), None],
+    ids=["all purifiers", "those that are left", "undefended"],
+)
+def test_they_say_what_networks_in_this_process_say(
+    two: NetworkProcesses, bundle_folder: Path, draws: Draws | None
+) -> None:
+    here = LocalNetworks(read_bundle(bundle_folder), "puridefense", PLACEMENT).infer(IMAGES, draws)
+
+    there = two.infer(IMAGES, draws)
+
+    np.testing.assert_allclose(there.scores, here.scores, atol=1e-6)
+    assert (there.purify_seconds > 0) is (draws is not None)
+    assert there.classify_seconds > 0
+
+
+def test_whether_a_defense_gives_numbers_is_told(two: NetworkProcesses) -> None:
+    assert two.purify(IMAGES, DRAWS) is True
+
+
+def test_threads_that_ask_at_once_are_answered_by_different_processes() -> None:
+    networks = NetworkProcesses(Named, 2)
+    networks.warm_up((), 1)
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda _: networks.infer(IMAGES, None).scores[0, 0], range(20)))
+    networks.close()
+
+    assert len(set(answers)) == 2
+    assert os.getpid() not in answers
+
+
+def test_nothing_runs_before_the_first_warm_up(bundle_folder: Path) -> None:
+    before = running()
+    networks = NetworkProcesses(of_bundle(bundle_folder), 1)
+
+    with pytest.raises(NetworksEndedError, match="not there"):
+        networks.infer(IMAGES, None)
+    assert running() == before
+
+
+@pytest.mark.parametrize(
+    ("which", "error", "told"),
+    [(0, torch.OutOfMemoryError, "too large"), (1, FloatingPointError, "no numbers"), (2, RuntimeError, "KeyError")],
+)
+def test_an_error_comes_as_what_it_was(
+    one: Callable[[Callable[[], Failing]], NetworkProcesses], which: int, error: type[Exception], told: str
+) -> None:
+    networks = one(Failing)
+
+    for _ in range(2):  # it lives on
+        with pytest.raises(error, match=told):
+            networks.infer([np.full((2, 2, 3), which, np.uint8)], None)
+
+
+def test_a_process_that_ends_amid_a_batch_is_told_and_the_next_warm_up_begins_another(
+    one: Callable[[Callable[[], Failing]], NetworkProcesses],
+) -> None:
+    networks = one(Named)
+    first = networks.infer(IMAGES, None).scores[0, 0]
+
+    with pytest.raises(NetworksEndedError, match="exit code 7"):
+        networks.purify(IMAGES, DRAWS)
+    with pytest.raises(NetworksEndedError, match="exit code 7"):
+        networks.infer(IMAGES, None)
+
+    networks.warm_up((), 1)
+    assert networks.infer(IMAGES, None).scores[0, 0] != first
+
+
+def test_a_process_that_was_killed_is_told(one: Callable[[Callable[[], Failing]], NetworkProcesses]) -> None:
+    before = running()
+    networks = one(Named)
+    (pid,) = running() - before
+    os.kill(pid, signal.SIGKILL)
+
+    with pytest.raises(NetworksEndedError, match="exit code -9"):
+        networks.infer(IMAGES, None)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_does_not_end_them_before_the_gateway_has_drained(
+    one: Callable[[Callable[[], Failing]], NetworkProcesses], stop: signal.Signals
+) -> None:
+    before = running()
+    networks = one(Named)
+    (pid,) = running() - before
+    os.kill(pid, stop)
+
+    assert networks.infer(IMAGES, None).scores[0, 0] == pid
+
+
+def test_closing_ends_them_for_good() -> None:
+    before = running()
+    networks = NetworkProcesses(Named, 2)
+    networks.warm_up((), 1)
+    begun = running() - before
+    networks.close()
+
+    assert len(begun) == 2
+    assert not any(map(run, begun))
+    with pytest.raises(NetworksEndedError, match="closed"):
+        networks.warm_up((), 1)
+
+
+def test_another_bundle_in_the_folder_is_not_taken_for_the_one_that_was_read(bundle_folder: Path) -> None:
+    make = of_bundle(bundle_folder)
+    other = make.manifest.model_copy(update={"version": "2"})
+    networks = NetworkProcesses(BundleNetworks(bundle_folder, other, "puridefense", PLACEMENT, 1), 1)
+
+    with pytest.raises(RuntimeError, match="another bundle lies here now"):
+        networks.warm_up(PURIFIERS, 1)
+    networks.close()
+
+
+def test_networks_that_give_no_numbers_fail_the_warm_up(bundle_folder: Path) -> None:
+    bundle = read_bundle(bundle_folder)
+    for weights in bundle.purifiers["pgd-edsr"].parameters():
+        weights.fill_(float("nan"))
+    networks = LocalNetworks(bundle, "puridefense", PLACEMENT)
+
+    with pytest.raises(FloatingPointError, match="warm-up"):
+        networks.warm_up(PURIFIERS, 2)
+    networks.warm_up(tuple(name for name in PURIFIERS if name != "pgd-edsr"), 2)
