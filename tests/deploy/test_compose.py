@@ -130,6 +130,7 @@ def test_without_a_gpu_none_is_asked_for(compose: Compose) -> None:
     found = services(compose(*CPU))
     assert all(not devices(one) for one in found.values())
     assert found["gateway"]["environment"]["PURIGATE_DEVICE"] == "cpu"
+    assert found["gateway"]["environment"]["PURIGATE_NETWORKS"] == "processes"
 
 
 def test_without_a_gpu_all_else_is_the_same(compose: Compose) -> None:
@@ -137,7 +138,8 @@ def test_without_a_gpu_all_else_is_the_same(compose: Compose) -> None:
     for project in (gpu, cpu):
         project["services"].pop("dcgm-exporter", None)
         project["services"]["gateway"].pop("deploy", None)
-        project["services"]["gateway"]["environment"].pop("PURIGATE_DEVICE")
+        for own in ("PURIGATE_DEVICE", "PURIGATE_NETWORKS"):
+            project["services"]["gateway"]["environment"].pop(own, None)
     assert cpu == gpu
 
 
