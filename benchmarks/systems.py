@@ -1,7 +1,7 @@
 """The systems that are measured: how each is started, where it is asked, and in which form.
 
 The variants are settings that the documentation of each names for tuning; which of them is best on a machine, `tuning`
-finds out. The first of each is what was best on two cores.
+finds out. The first is that of the gateway by default, and what was best of the others on two cores.
 """
 
 import base64
@@ -54,7 +54,7 @@ def systems() -> dict[str, tuple[System, ...]]:
         NO_OP: (System(NO_OP, (*python, "benchmarks.noop_engine")),),
         BARE: _gateways(BARE, "none"),
         DEFENDED: _gateways(DEFENDED, "puridefense"),
-        ENSEMBLE: _gateways(ENSEMBLE, "disco-ensemble")[:1],
+        ENSEMBLE: _gateways(ENSEMBLE, "disco-ensemble"),
     }
     cores = str(len(os.sched_getaffinity(0)))
     threads = (*python, "benchmarks.peers.fastapi_threads")
@@ -87,7 +87,7 @@ def systems() -> dict[str, tuple[System, ...]]:
 def _gateways(name: str, defense: str) -> tuple[System, ...]:
     return tuple(
         System(name, PURIGATE_SERVE, ("--defense", defense, "--networks", networks))
-        for networks in ("processes", "threads")
+        for networks in ("threads", "processes")
     )
 
 

@@ -7,7 +7,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from evaluation.attacks import Square
-from evaluation.records import Cell
+from evaluation.errors import EvaluationError
+from evaluation.records import Cell, Served
 from evaluation.speed import SpeedRecord
 from evaluation.summary import any_hit_curve, summarize
 from evaluation.theory import DiversityRecord
@@ -25,6 +26,9 @@ def draw_all(
     """Writes every figure that the records have something for, and says which.
 
     What was measured on another bundle or in another precision has figures of its own.
+
+    Raises:
+        EvaluationError: bundles of one name have other networks.
     """
     bundles = {name: _attacked(some) for name, some in _by_bundle(merged).items()}
     figures = {
@@ -144,7 +148,18 @@ def _axes(across: str, up: str) -> tuple[Figure, "mpl.axes.Axes"]:
 
 
 def _by_bundle(merged: Merged) -> dict[str, Merged]:
-    """The cells of each bundle and precision, by both as a part of a file's name."""
+    """The cells of each bundle and precision, by both as a part of a file's name.
+
+    Raises:
+        EvaluationError: bundles of one name have other networks, and would look like one.
+    """
+    networks: dict[Served, set[str | None]] = {}
+    for cell in merged:
+        networks.setdefault(cell.served.model_copy(update={"networks_sha256": None}), set()).add(
+            cell.served.networks_sha256
+        )
+    if several := [served.bundle for served, hashes in networks.items() if len(hashes) > 1]:
+        raise EvaluationError(f"there are records of other networks that are called {several[0]} too; plot them apart")
     groups: dict[str, dict[Cell, tuple[Outcome, ...]]] = {}
     for cell, found in merged.items():
         name = f"{cell.served.bundle.replace(' ', '-')}-{cell.served.precision}"

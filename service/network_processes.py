@@ -2,17 +2,21 @@
 
 A thread that asks sleeps until the answer is there. Requests and answers go through a pipe; a process ends when its
 pipe is closed, so that none outlives the gateway, however that ends.
+
+This module is imported by the gateway and by the server that its processes are forked from.
 """
 
 import atexit
 import multiprocessing
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -29,19 +33,24 @@ from service.networks import Draws, Inferred, LocalNetworks, Networks
 
 log = structlog.get_logger()
 
-ENDING_SECONDS = 5
-"""For a process to end by itself; it may be amid a batch."""
-Answer = tuple[str | None, Any]
-"""The name of an error with its text, or none and what was asked for."""
+SERVER = "service.network_server"
+"""The module that the server of the processes has imported when it forks them."""
+ENDING_SECONDS = 5.0
+"""For the processes to end by themselves; they may be amid a batch."""
+Answer = tuple[str | None, Any, str]
+"""The kind of an error, its message and its traceback; or no kind, and what was asked for."""
 TOLD_APART: dict[str, type[Exception]] = {
-    "OutOfMemoryError": torch.OutOfMemoryError,
-    "FloatingPointError": FloatingPointError,
+    error.__name__: error for error in (torch.OutOfMemoryError, FloatingPointError, BundleError)
 }
-"""Errors that the engine tells apart, by the name under which they come from a process."""
+"""Errors that the gateway tells apart; any other comes from a process as a RuntimeError."""
 
 
 class NetworksEndedError(RuntimeError):
     """The process of the networks ended, or could not begin."""
+
+
+class TracebackError(Exception):
+    """The cause of an error that came from a process: its traceback there."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class BundleNetworks:
 
     Attributes:
         folder: of the bundle.
-        manifest: that it must have.
+        manifest: of the bundle whose networks they must be.
         defense: the name of what stands before the classifier.
         placement: where they run, and how precisely.
         threads: of one operation on a CPU.
@@ -66,11 +75,12 @@ class BundleNetworks:
         """Reads the bundle.
 
         Raises:
-            BundleError: it cannot be read, or is another one by now.
+            BundleError: it cannot be read, or has other networks by now.
         """
         torch.set_num_threads(self.threads)
         bundle = read_bundle(self.folder)
-        if bundle.manifest != self.manifest:
+        now, then = bundle.manifest, self.manifest
+        if (now.classifier, now.pool, now.preprocessing) != (then.classifier, then.pool, then.preprocessing):
             raise BundleError(f"{self.folder}: another bundle lies here now")
         return LocalNetworks(bundle, self.defense, self.placement)
 
@@ -83,10 +93,12 @@ class NetworkProcesses:
     Args:
         make: gives the networks, in the process that is to have them; it is pickled.
         count: of the processes.
+        patience: seconds that they have to end, all together, before they are killed.
     """
 
-    def __init__(self, make: Callable[[], Networks], count: int) -> None:
+    def __init__(self, make: Callable[[], Networks], count: int, patience: float = ENDING_SECONDS) -> None:
         self._processes = [NetworkProcess(make) for _ in range(count)]
+        self._patience = patience
         self._free: SimpleQueue[NetworkProcess] = SimpleQueue()
         for process in self._processes:
             self._free.put(process)
@@ -97,6 +109,7 @@ class NetworkProcesses:
 
         Raises:
             NetworksEndedError: a process could not begin.
+            BundleError: one cannot load the bundle.
         """
 
         def warm_up(process: NetworkProcess) -> None:
@@ -122,10 +135,13 @@ class NetworkProcesses:
             return bool(process.ask("purify", images, draws))
 
     def close(self) -> None:
-        """Ends the processes."""
-        atexit.unregister(self.close)
+        """Ends the processes for good; whoever waits for an answer longer than there is patience gets an error."""
+        deadline = time.monotonic() + self._patience
         for process in self._processes:
-            process.close()
+            process.retire()
+        for process in self._processes:
+            process.end(deadline)
+        atexit.unregister(self.close)
 
     @contextmanager
     def _one(self) -> Iterator["NetworkProcess"]:
@@ -134,6 +150,32 @@ class NetworkProcesses:
             yield process
         finally:
             self._free.put(process)
+
+
+@dataclass(frozen=True)
+class Child:
+    """A process that was started, and our end of its pipe."""
+
+    process: BaseProcess
+    pipe: Connection
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self.process.is_alive()
+
+    def kill(self) -> None:
+        """Ends it now; another thread may have done so."""
+        with suppress(ValueError):
+            self.process.kill()
+
+    def end(self, deadline: float) -> None:
+        """Has it end by itself, or kills it at a point of the monotonic clock."""
+        self.pipe.close()
+        self.process.join(max(0, deadline - time.monotonic()))
+        if self.process.is_alive():
+            log.warning("networks_killed", pid=self.process.pid)
+            self.kill()
+            self.process.join(ENDING_SECONDS)
 
 
 class NetworkProcess:
@@ -146,31 +188,28 @@ class NetworkProcess:
     def __init__(self, make: Callable[[], Networks]) -> None:
         self._make = make
         self._asking = threading.Lock()
-        self._closed = False
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._retired = False
+        self._child: Child | None = None
 
     def start(self) -> None:
         """Starts it unless it runs, and waits until its networks are loaded.
 
         Raises:
-            NetworksEndedError: it ended before, or is closed.
-            RuntimeError: it cannot load them; the message has the traceback.
+            NetworksEndedError: it could not begin, ended before, or is retired.
+            BundleError: it cannot load the bundle.
         """
         with self._asking:
-            if self._closed:
+            if self._retired:
                 raise NetworksEndedError("the networks are closed")
-            if self._process and self._process.is_alive():
+            if self._child and self._child.runs():
                 return
-            self._end()
-            # Forked from a process that has imported all and computed nothing, so that they share what they import.
-            context = multiprocessing.get_context("forkserver")
-            context.set_forkserver_preload([__name__])
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(theirs, self._make), name="networks", daemon=True)
-            self._process.start()
-            theirs.close()
-            self._answer(self._pipe)
+            self._drop(time.monotonic() + ENDING_SECONDS)
+            self._child = self._fork()
+            try:
+                self._answer(self._child)
+            except BaseException:
+                self._drop(time.monotonic() + ENDING_SECONDS)
+                raise
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """What the method of its networks gives.
@@ -178,55 +217,64 @@ class NetworkProcess:
         Raises:
             NetworksEndedError: it has ended, or does so meanwhile.
             torch.OutOfMemoryError, FloatingPointError: as the method raises them.
-            RuntimeError: the method raised anything else; the message has its traceback.
+            RuntimeError: the method raised anything else.
         """
         with self._asking:
-            if self._pipe is None:
+            if self._child is None:
                 raise NetworksEndedError("the process of the networks is not there")
             try:
-                self._pipe.send((method, arguments))
+                self._child.pipe.send((method, arguments))
             except OSError as error:
-                raise self._ended() from error
-            return self._answer(self._pipe)
+                raise self._ended(self._child) from error
+            return self._answer(self._child)
 
-    def close(self) -> None:
-        """Ends it for good; whoever still waits for an answer after some seconds gets an error."""
-        self._closed = True
-        if not self._asking.acquire(timeout=ENDING_SECONDS):
-            if self._process:
-                self._process.kill()
+    def retire(self) -> None:
+        """Lets it not be started again."""
+        self._retired = True
+
+    def end(self, deadline: float) -> None:
+        """Ends it when it has answered, or kills it at a point of the monotonic clock."""
+        if not self._asking.acquire(timeout=max(0, deadline - time.monotonic())):
+            if child := self._child:
+                child.kill()
             self._asking.acquire()
         try:
-            self._end()
+            self._drop(deadline)
         finally:
             self._asking.release()
 
-    def _answer(self, pipe: Connection) -> Any:
+    def _fork(self) -> Child:
+        """A process from a server that has imported all and computed nothing: it begins at once and shares that."""
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([SERVER])
+        pipe, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(theirs, self._make), name="networks", daemon=True)
         try:
-            error, answer = pipe.recv()
+            process.start()
+        except Exception as error:
+            pipe.close()
+            raise NetworksEndedError("the process of the networks could not begin") from error
+        finally:
+            theirs.close()
+        return Child(process, pipe)
+
+    def _answer(self, child: Child) -> Any:
+        try:
+            kind, answer, told = child.pipe.recv()
         except (EOFError, OSError) as lost:
-            raise self._ended() from lost
-        if error:
-            raise TOLD_APART.get(error, RuntimeError)(answer)
+            raise self._ended(child) from lost
+        if kind:
+            raise TOLD_APART.get(kind, RuntimeError)(answer) from TracebackError(told)
         return answer
 
-    def _ended(self) -> NetworksEndedError:
-        if self._process:
-            self._process.join(ENDING_SECONDS)
-        code = self._process.exitcode if self._process else None
-        return NetworksEndedError(f"the process of the networks ended, exit code {code}")
+    def _ended(self, child: Child) -> NetworksEndedError:
+        child.process.join(ENDING_SECONDS)
+        return NetworksEndedError(f"the process of the networks ended, exit code {child.process.exitcode}")
 
-    def _end(self) -> None:
-        if self._pipe:
-            self._pipe.close()
-        if self._process:
-            self._process.join(ENDING_SECONDS)
-            if self._process.is_alive():
-                log.warning("networks_killed", pid=self._process.pid)
-                self._process.kill()
-                self._process.join()
-            self._process.close()
-        self._process = self._pipe = None
+    def _drop(self, deadline: float) -> None:
+        child, self._child = self._child, None
+        if child:
+            child.end(deadline)
 
 
 def _serve(pipe: Connection, make: Callable[[], Networks]) -> None:
@@ -236,23 +284,22 @@ def _serve(pipe: Connection, make: Callable[[], Networks]) -> None:
     """
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(stop, signal.SIG_IGN)
-    try:
-        networks = make()
-    except Exception as error:  # noqa: BLE001 - the gateway says what it was
-        pipe.send(_told(error))
-        return
-    pipe.send((None, None))
-    while True:
-        try:
+    loaded: list[Networks] = []
+    with suppress(EOFError, OSError):  # the gateway is gone, or has closed its end
+        pipe.send(_answer(lambda: loaded.append(make())))
+        while loaded:
             method, arguments = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer: Answer = None, getattr(networks, method)(*arguments)
-        except Exception as error:  # noqa: BLE001 - the gateway decides what it means
-            answer = _told(error)
-        pipe.send(answer)
+            pipe.send(_answer(partial(getattr(loaded[0], method), *arguments)))
 
 
-def _told(error: Exception) -> Answer:
-    return type(error).__name__, "".join(traceback.format_exception(error))
+def _answer(call: Callable[[], Any]) -> Answer:
+    """What came of a call."""
+    try:
+        return None, call(), ""
+    except Exception as error:  # noqa: BLE001 - the gateway decides what it means
+        kind = next((name for name, known in TOLD_APART.items() if isinstance(error, known)), RuntimeError.__name__)
+        message = str(error) if kind in TOLD_APART else repr(error)
+        failed = kind, message, "".join(traceback.format_exception(error))
+    # Only here is the exception gone, and with it the frames that held the batch in the device's memory.
+    torch.cuda.empty_cache()
+    return failed

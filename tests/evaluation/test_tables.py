@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.attacks import APGD, NES, Null, Square
+from evaluation.errors import EvaluationError
 from evaluation.plots import draw_all
 from evaluation.provenance import Provenance
 from evaluation.records import Cell
@@ -133,14 +134,20 @@ def test_every_figure_that_there_is_something_for_is_drawn(tmp_path: Path, suffi
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
-def test_other_precisions_have_figures_of_their_own_and_other_pools_a_point_of_their_own(tmp_path: Path) -> None:
+def test_other_precisions_have_figures_of_their_own(tmp_path: Path) -> None:
     reduced = CELL.served.model_copy(update={"precision": "bfloat16"})
-    pool = CELL.served.model_copy(update={"networks_sha256": "5e6f7a8b"})
-    merged = {**MERGED, **{cell(queries=2500, served=served): outcomes(1, 1) for served in (reduced, pool)}}
+    merged = {**MERGED, cell(queries=2500, served=reduced): outcomes(1, 1)}
 
     names = {path.stem for path in draw_all(merged, [], [], tmp_path, "svg")}
 
     assert {"accuracy-pool-toy-float32", "accuracy-pool-toy-bfloat16"} <= names
+
+
+def test_other_networks_of_one_name_are_not_drawn_as_if_they_were_the_same(tmp_path: Path) -> None:
+    other = CELL.served.model_copy(update={"networks_sha256": "5e6f7a8b"})
+
+    with pytest.raises(EvaluationError, match="other networks that are called toy"):
+        draw_all({**MERGED, cell(queries=2500, served=other): outcomes(1, 1)}, [], [], tmp_path, "svg")
 
 
 def test_the_same_records_give_the_same_picture(tmp_path: Path) -> None:

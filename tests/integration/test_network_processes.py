@@ -16,7 +16,7 @@ from models.bundle import read_manifest
 from models.bundle.writer import write_manifest, write_weights
 from tests.conftest import PURIFIERS, untrained_purifier
 from tests.integration.conftest import wait_until
-from tests.processes import processes_of_networks, run
+from tests.processes import children, processes_of_networks, run
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Launch, Process
@@ -121,12 +121,17 @@ def test_a_bundle_that_fails_its_warm_up_leaves_no_process_behind(running: Runni
     assert running.networks == before
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGKILL])
-def test_none_outlives_it(launch: "Launch", bundle_folder: Path, stop: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("stop", "everyone"), [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGKILL, False)]
+)
+def test_none_outlives_it(launch: "Launch", bundle_folder: Path, stop: signal.Signals, *, everyone: bool) -> None:
     flags = ("--port", "0", "--device", "cpu", "--networks", "processes", "--workers", "1", "--bundle")
     running = Running(launch(PURIGATE, "serve", *flags, bundle_folder))
     networks = running.networks
     running.client.close()
+    if everyone:  # as a service manager stops all processes of a service
+        for pid in networks | children(running.process.pid):
+            os.kill(pid, stop)
     running.process.stop(stop)
     status = running.process.wait()
     wait_until(lambda: not any(map(run, networks)), PATIENCE_SECONDS)

@@ -1,21 +1,24 @@
 """Networks in processes of their own say what they say in this one, end with their pipe, and begin again."""
 
+import dataclasses
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from models.bundle import read_bundle
+from models.bundle import BundleError, read_bundle
 from models.device import Placement
 from models.preprocessing import Pixels
 from service.network_processes import BundleNetworks, NetworkProcesses, NetworksEndedError
 from service.networks import Draws, Inferred, LocalNetworks
-from tests.processes import processes_of_networks, run
+from tests.processes import children, processes_of_networks, run
 
 PLACEMENT = Placement(torch.device("cpu"), "float32")
 PURIFIERS = ("fgsm-edsr", "fgsm-rcan", "pgd-edsr", "pgd-rcan")
@@ -45,6 +48,18 @@ class Named(Failing):
 
     def infer(self, images: Sequence[Pixels], draws: Draws | None) -> Inferred:  # noqa: ARG002
         return Inferred(np.full((len(images), 2), os.getpid(), np.float32), 0, 0)
+
+
+@dataclasses.dataclass
+class Stuck(Named):
+    """Never answers; who reads `asked`, a named pipe, waits until it was asked."""
+
+    asked: Path
+
+    def infer(self, images: Sequence[Pixels], draws: Draws | None) -> Inferred:
+        self.asked.write_text("asked")
+        threading.Event().wait()
+        return super().infer(images, draws)
 
 
 def of_bundle(folder: Path) -> BundleNetworks:
@@ -122,7 +137,11 @@ def test_nothing_runs_before_the_first_warm_up(bundle_folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("which", "error", "told"),
-    [(0, torch.OutOfMemoryError, "too large"), (1, FloatingPointError, "no numbers"), (2, RuntimeError, "KeyError")],
+    [
+        (0, torch.OutOfMemoryError, "too large"),
+        (1, FloatingPointError, "no numbers"),
+        (2, RuntimeError, r"KeyError\('odd'\)"),
+    ],
 )
 def test_an_error_comes_as_what_it_was(
     one: Callable[[Callable[[], Failing]], NetworkProcesses], which: int, error: type[Exception], told: str
@@ -130,8 +149,9 @@ def test_an_error_comes_as_what_it_was(
     networks = one(Failing)
 
     for _ in range(2):  # it lives on
-        with pytest.raises(error, match=told):
+        with pytest.raises(error, match=f"^{told}$") as found:
             networks.infer([np.full((2, 2, 3), which, np.uint8)], None)
+    assert "Traceback" in str(found.value.__cause__)
 
 
 def test_a_process_that_ends_amid_a_batch_is_told_and_the_next_warm_up_begins_another(
@@ -160,15 +180,45 @@ def test_a_process_that_was_killed_is_told(one: Callable[[Callable[[], Failing]]
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_whole_group_does_not_end_them_before_the_gateway_has_drained(
+def test_a_signal_to_all_does_not_end_them_before_the_gateway_has_drained(
     one: Callable[[Callable[[], Failing]], NetworkProcesses], stop: signal.Signals
 ) -> None:
     before = running()
     networks = one(Named)
     (pid,) = running() - before
-    os.kill(pid, stop)
+    servers = {child for child in children(os.getpid()) if children(child)}
+    for process in (pid, *servers):
+        os.kill(process, stop)
 
     assert networks.infer(IMAGES, None).scores[0, 0] == pid
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(NetworksEndedError, match="exit code -9"):
+        networks.infer(IMAGES, None)
+
+
+def test_one_that_does_not_end_is_killed_and_who_waits_for_it_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "asked")
+    before = running()
+    networks = NetworkProcesses(partial(Stuck, tmp_path / "asked"), 2, patience=0.2)
+    networks.warm_up((), 1)
+    begun = running() - before
+    with ThreadPoolExecutor(1) as threads:
+        waiting = threads.submit(networks.infer, IMAGES, None)
+        assert (tmp_path / "asked").read_text() == "asked"
+        networks.close()
+        with pytest.raises(NetworksEndedError, match="exit code -9"):
+            waiting.result()
+
+    assert not any(map(run, begun))
+
+
+def test_what_cannot_begin_is_told_again_and_again_and_can_be_closed() -> None:
+    networks = NetworkProcesses(lambda: Named(), 2)  # noqa: PLW0108 - a lambda cannot be pickled
+
+    for _ in range(2):
+        with pytest.raises(NetworksEndedError, match="could not begin"):
+            networks.warm_up((), 1)
+    networks.close()
 
 
 def test_closing_ends_them_for_good() -> None:
@@ -186,11 +236,13 @@ def test_closing_ends_them_for_good() -> None:
 
 def test_another_bundle_in_the_folder_is_not_taken_for_the_one_that_was_read(bundle_folder: Path) -> None:
     make = of_bundle(bundle_folder)
-    other = make.manifest.model_copy(update={"version": "2"})
-    networks = NetworkProcesses(BundleNetworks(bundle_folder, other, "puridefense", PLACEMENT, 1), 1)
+    pool = make.manifest.pool.model_copy(update={"purifiers": make.manifest.pool.purifiers[1:]})
+    other = dataclasses.replace(make, manifest=make.manifest.model_copy(update={"pool": pool}))
+    networks = NetworkProcesses(other, 1)
 
-    with pytest.raises(RuntimeError, match="another bundle lies here now"):
-        networks.warm_up(PURIFIERS, 1)
+    for _ in range(2):
+        with pytest.raises(BundleError, match="another bundle lies here now"):
+            networks.warm_up(PURIFIERS, 1)
     networks.close()
 
 
