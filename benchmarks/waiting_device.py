@@ -20,9 +20,6 @@ class WaitingEngine(NoOpEngine):
 
     device: str = "a wait"
 
-    def close(self) -> None:
-        """Holds nothing."""
-
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         """As many answers as there are images."""
         time.sleep(SECONDS_PER_IMAGE * len(images))

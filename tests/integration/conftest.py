@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -44,6 +44,14 @@ def wait_until(condition: Callable[[], bool], patience: float = PATIENCE_SECONDS
     finally:
         timer.cancel()
         timer.join()
+
+
+def sample_values(metrics: str, sample_name: str, labels: Mapping[str, str]) -> Iterator[float]:
+    """The values of the samples of that name that have these labels, of what `/metrics` says."""
+    for family in text_string_to_metric_families(metrics):
+        for sample in family.samples:
+            if sample.name == f"purigate_{sample_name}" and labels.items() <= sample.labels.items():
+                yield float(sample.value)
 
 
 class FakeEngine:
@@ -137,11 +145,7 @@ class Service:
 
     def value(self, sample_name: str, **labels: str) -> float | None:
         """What `/metrics` says now."""
-        for family in text_string_to_metric_families(self.client.get("/metrics").text):
-            for sample in family.samples:
-                if sample.name == f"purigate_{sample_name}" and labels.items() <= sample.labels.items():
-                    return float(sample.value)
-        return None
+        return next(sample_values(self.client.get("/metrics").text, sample_name, labels), None)
 
     def wait_for_value(self, value: float, sample_name: str, **labels: str) -> None:
         wait_until(lambda: self.value(sample_name, **labels) == value)

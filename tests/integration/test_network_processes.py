@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
-from models.bundle import read_manifest
-from models.bundle.writer import write_manifest, write_weights
-from tests.conftest import PURIFIERS, untrained_purifier
-from tests.integration.conftest import wait_until
+from tests.conftest import PURIFIERS, change_bundle, untrained_purifier
+from tests.integration.conftest import sample_values, wait_until
 from tests.processes import children, processes_of_networks, run
 
 if TYPE_CHECKING:
@@ -43,12 +40,7 @@ class Running:
         return self.client.post("/classify", content=content, headers={"Content-Type": "image/png"})
 
     def value(self, sample_name: str, **labels: str) -> float:
-        families = text_string_to_metric_families(self.client.get("/metrics").text)
-        samples = (sample for family in families for sample in family.samples)
-        found = (
-            one for one in samples if one.name == f"purigate_{sample_name}" and labels.items() <= one.labels.items()
-        )
-        return sum(sample.value for sample in found)
+        return sum(sample_values(self.client.get("/metrics").text, sample_name, labels))
 
     def ready(self) -> bool:
         return self.client.get("/readyz").is_success
@@ -95,7 +87,7 @@ def test_it_outlives_its_networks_and_begins_them_again(running: Running, png: P
 
 def test_a_new_bundle_brings_its_own_and_the_old_ones_end(running: Running, bundle: Path, png: Png) -> None:
     before = running.networks
-    write_manifest(bundle, read_manifest(bundle).model_copy(update={"version": "2"}))
+    change_bundle(bundle, version="2")
     running.process.stop(signal.SIGHUP)
     wait_until(lambda: running.ask(png(1)).json()["bundle"]["version"] == "2", PATIENCE_SECONDS)
     wait_until(lambda: not any(map(run, before)), PATIENCE_SECONDS)
@@ -108,12 +100,7 @@ def test_a_bundle_that_fails_its_warm_up_leaves_no_process_behind(running: Runni
     broken = untrained_purifier(PURIFIERS["pgd-rcan"]).requires_grad_(requires_grad=False)
     for weights in broken.parameters():
         weights.fill_(float("nan"))
-    told = read_manifest(bundle)
-    entries = [one for one in told.pool.purifiers if one.name != "pgd-rcan"]
-    (entry,) = (one for one in told.pool.purifiers if one.name == "pgd-rcan")
-    entries.append(entry.model_copy(update={"weights": write_weights(bundle, entry.name, broken)}))
-    pool = told.pool.model_copy(update={"purifiers": tuple(entries)})
-    write_manifest(bundle, told.model_copy(update={"version": "3", "pool": pool}))
+    change_bundle(bundle, {"pgd-rcan": broken}, version="3")
     running.process.stop(signal.SIGHUP)
     wait_until(lambda: running.value("reloads_total", what="bundle", outcome="failed") == 1, PATIENCE_SECONDS)
 
