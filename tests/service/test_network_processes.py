@@ -111,6 +111,15 @@ def test_they_say_what_networks_in_this_process_say(
     assert there.classify_seconds > 0
 
 
+def test_draws_point_at_the_purifiers_that_they_name(two: NetworkProcesses) -> None:
+    of_two = DRAWS.values % 2
+
+    left = two.infer(IMAGES, Draws(of_two, PURIFIERS[2:]))
+
+    np.testing.assert_allclose(left.scores, two.infer(IMAGES, Draws(of_two + 2, PURIFIERS)).scores, atol=1e-6)
+    assert not np.allclose(left.scores, two.infer(IMAGES, Draws(of_two, PURIFIERS)).scores, atol=1e-6)
+
+
 def test_whether_a_defense_gives_numbers_is_told(two: NetworkProcesses) -> None:
     assert two.purify(IMAGES, DRAWS) is True
 
