@@ -62,8 +62,8 @@ def classifier_for_inference(classifier: nn.Module, placement: Placement) -> nn.
         placement: of the copy; images and logits are float32 whatever its precision.
     """
     reduced = placement.precision == "bfloat16"
-    network = classifier.network if isinstance(classifier, Normalized) else classifier
-    if isinstance(network, fx.GraphModule):
+    network = _network(classifier)
+    if is_exported(classifier):
         placed = _placed(classifier, placement.device)
         return Autocast(placed, placement.device) if reduced else placed
     network = fold_batch_norms(network)
@@ -72,6 +72,11 @@ def classifier_for_inference(classifier: nn.Module, placement: Placement) -> nn.
     if isinstance(classifier, Normalized):
         network = Normalized(network, classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
     return _placed(network, placement.device).eval().requires_grad_(False)
+
+
+def is_exported(classifier: nn.Module) -> bool:
+    """Whether a classifier, as a bundle holds it, is a program that its owner exported."""
+    return isinstance(_network(classifier), fx.GraphModule)
 
 
 def defense_for_inference(defense: Defense, placement: Placement) -> Defense:
@@ -86,6 +91,11 @@ def defense_for_inference(defense: Defense, placement: Placement) -> Defense:
         for purifier in [module for module in defense.modules() if isinstance(module, Purifier)]:
             purifier.to(torch.bfloat16)
     return _placed(defense, placement.device)
+
+
+def _network(classifier: nn.Module) -> nn.Module:
+    """What is behind the normalization, if there is one."""
+    return classifier.network if isinstance(classifier, Normalized) else classifier
 
 
 def _placed(network: Network, device: torch.device) -> Network:

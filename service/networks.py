@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.bundle import Bundle
-from models.defenses import Defense, build_defense
+from models.defenses import build_defense
+from models.defenses.puridefense import PuriDefense
 from models.device import Placement
 from models.device_clock import device_clock
-from models.inference import classifier_for_inference, defense_for_inference
+from models.inference import classifier_for_inference, defense_for_inference, is_exported
 from models.preprocessing import Pixels
+from models.replay import Function, Replayed, graph_recorder, ladder
+from models.routed_convolution import routing_available
 
 PIXEL_MAX = 255
 
@@ -91,15 +94,20 @@ class LocalNetworks:
     def __init__(self, bundle: Bundle, defense: str, placement: Placement) -> None:
         self._size = bundle.manifest.preprocessing
         self._target = placement.device
-        self._classifier = classifier_for_inference(bundle.classifier, placement)
+        self._recordable = not is_exported(bundle.classifier)  # whose code may do what no graph can hold
+        self._routable = placement.precision == "bfloat16" and routing_available()
         self._defense = defense_for_inference(build_defense(defense, bundle), placement)
+        self._classify: Function = classifier_for_inference(bundle.classifier, placement)
+        self._purify: Function = self._defense
 
     def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
-        """See `Networks`."""
-        defense = self._behind(purifiers)
-        for count in (1, max_batch):
+        """See `Networks`. On a GPU it records every size of batch, so that no query waits for that."""
+        on_gpu = self._target.type == "cuda"
+        if on_gpu:
+            self._record(max_batch)
+        for count in ladder(max_batch) if on_gpu else (1, max_batch):
             images = [np.zeros((self._size.height, self._size.width, 3), np.uint8)] * count
-            drawn = defense.draw(partial(_no_bytes, count)).numpy()
+            drawn = self._defense.draw(partial(_no_bytes, count)).numpy()
             for index in range(max(1, len(purifiers))):
                 inferred = self.infer(images, Draws(np.full_like(drawn, index), purifiers))
                 if not np.isfinite(inferred.scores).all():
@@ -112,9 +120,9 @@ class LocalNetworks:
         seen = self._on_device(images)
         clock.mark()
         if draws is not None:
-            seen = self._behind(draws.purifiers)(seen, torch.from_numpy(draws.values))
+            seen = self._purify(seen, self._indices(draws))
         clock.mark()
-        logits = self._classifier(seen)
+        logits = self._classify(seen)
         clock.mark()
         scores: NDArray[np.float32] = torch.softmax(logits.float(), dim=1).cpu().numpy()
         purify, classify = clock.seconds()  # only now, with the scores here, is the device done
@@ -123,16 +131,24 @@ class LocalNetworks:
     @torch.inference_mode()
     def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:
         """See `Networks`."""
-        purified = self._behind(draws.purifiers)(self._on_device(images), torch.from_numpy(draws.values))
-        return bool(purified.isfinite().all())
+        return bool(self._purify(self._on_device(images), self._indices(draws)).isfinite().all())
 
     def close(self) -> None:
         """They go with their last reference."""
 
-    def _behind(self, purifiers: tuple[str, ...]) -> Defense:
-        """The defense with these purifiers alone."""
-        left_out = [name for name in self._defense.purifiers if name not in purifiers]
-        return reduce(lambda others, name: others.without(name), left_out, self._defense)
+    def _record(self, largest: int) -> None:
+        """Makes replays of what can be recorded, as far as it is not yet."""
+        if self._recordable and not isinstance(self._classify, Replayed):
+            self._classify = Replayed(self._classify, largest, graph_recorder())
+        if isinstance(self._defense, PuriDefense) and self._routable and not isinstance(self._purify, Replayed):
+            self._purify = Replayed(self._defense.routed(), largest, graph_recorder())
+
+    def _indices(self, draws: Draws) -> Tensor:
+        """The draws as all purifiers are counted here; those of a defense without any are what they are."""
+        values = torch.from_numpy(draws.values)
+        if not draws.purifiers:
+            return values
+        return torch.tensor([self._defense.purifiers.index(name) for name in draws.purifiers])[values]
 
     def _on_device(self, images: Sequence[Pixels]) -> Tensor:
         pixels = torch.from_numpy(np.stack(images))

@@ -1,0 +1,123 @@
+"""CUDA graphs: what a network launches, recorded once for each size of batch and then launched in one go."""
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Function = Callable[..., Tensor]
+"""Of tensors on one GPU whose first dimensions are the batch; what it launches depends on their shapes alone."""
+
+WARM_UPS = 2
+"""Calls before the recording, in which libraries choose and compile their kernels."""
+
+
+class Recording(Protocol):
+    """A recorded call.
+
+    Attributes:
+        inputs: the tensors that it reads.
+        output: the tensor that it writes.
+    """
+
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+    def replay(self) -> None:
+        """Repeats the call, on what the inputs hold now."""
+
+
+Recorder = Callable[[Function, tuple[Tensor, ...]], Recording]
+
+
+class GraphRecording:
+    """A CUDA graph of one call.
+
+    Args:
+        function: is called a few times.
+        inputs: belong to the recording from now on.
+        memory: a pool that it shares with recordings of which none runs, or is read, at the same time.
+    """
+
+    def __init__(self, function: Function, inputs: tuple[Tensor, ...], memory: Any) -> None:
+        self.inputs = inputs
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UPS):
+                function(*inputs)
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        # Of this thread alone: while a bundle is reloaded, another thread serves the one before.
+        with torch.cuda.graph(self._graph, pool=memory, capture_error_mode="thread_local"):
+            self.output = function(*inputs)
+
+    def replay(self) -> None:
+        """See `Recording`."""
+        self._graph.replay()
+
+
+def graph_recorder() -> Recorder:
+    """Records CUDA graphs that share their memory."""
+    return partial(GraphRecording, memory=torch.cuda.graph_pool_handle())
+
+
+class Replayed:
+    """A function whose calls are replays; several threads may call it.
+
+    Each size of batch is rounded up to a power of two, or to the largest, and recorded when it first comes. The rows
+    beyond a batch hold what earlier ones left there; nothing of it is given out.
+
+    Args:
+        function: is called itself with batches larger than the largest.
+        largest: batch that is recorded.
+        record: makes recordings, of which one at a time is replayed and read.
+    """
+
+    def __init__(self, function: Function, largest: int, record: Recorder) -> None:
+        self._function = function
+        self._largest = largest
+        self._record = record
+        self._recordings: dict[tuple[torch.Size, ...], Recording] = {}
+        self._one_at_a_time = threading.Lock()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        count = len(inputs[0])
+        if not 0 < count <= self._largest:
+            return self._function(*inputs)
+        with self._one_at_a_time:
+            recording = self._recording(count, inputs)
+            for held, given in zip(recording.inputs, inputs, strict=True):
+                held[:count].copy_(given, non_blocking=True)
+            recording.replay()
+            return recording.output[:count].clone()
+
+    def _recording(self, count: int, inputs: tuple[Tensor, ...]) -> Recording:
+        rows = min(rung(count), self._largest)
+        shapes = tuple(torch.Size((rows, *one.shape[1:])) for one in inputs)
+        if shapes not in self._recordings:
+            self._recordings[shapes] = self._record(self._function, tuple(_repeated(one, rows) for one in inputs))
+        return self._recordings[shapes]
+
+
+def rung(count: int) -> int:
+    """The smallest power of two that is not below `count`."""
+    return 1 << (count - 1).bit_length()
+
+
+def ladder(largest: int) -> Iterator[int]:
+    """The sizes of batches that are recorded, up to the largest."""
+    size = 1
+    while size < largest:
+        yield size
+        size *= 2
+    yield largest
+
+
+def _repeated(tensor: Tensor, rows: int) -> Tensor:
+    """So many rows of real values, with the same order of dimensions in memory."""
+    held = tensor.new_empty_strided((rows, *tensor.shape[1:]), tensor.stride())
+    return held.copy_(tensor[torch.arange(rows, device=tensor.device) % len(tensor)])

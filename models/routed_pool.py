@@ -1,0 +1,78 @@
+"""A pool whose purifiers of one architecture run as one network: its time on a GPU is that of one purifier."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from models.pool import PurifierPool
+from models.purifier import Purifier, PurifierConfig
+from models.routed_convolution import Route, routed
+
+NOT_HERE = -1
+"""The owner of a window whose purifier has another architecture."""
+
+
+class RoutedPurifiers(nn.Module):
+    """Purifiers of one architecture.
+
+    Takes `(M, 3, h, w)` float32 in [0, 1] and `(M,)` int32 owners; gives `(M, 3, h, w)` float32, in which windows with
+    a negative owner hold anything.
+
+    Args:
+        purifiers: a window's owner is an index into them.
+    """
+
+    def __init__(self, purifiers: list[Purifier]) -> None:
+        super().__init__()
+        self.route = Route()
+        self.purifier = routed(purifiers, self.route)
+
+    def forward(self, windows: Tensor, owners: Tensor) -> Tensor:
+        self.route.owners = owners
+        return self.purifier(windows)  # type: ignore[no-any-return]
+
+
+class RoutedPool(PurifierPool):
+    """A pool whose architectures pass over all windows, one after the other, and each skips those of the others.
+
+    It gives the same as a plain one, but for rounding. What it launches depends on the shape of the windows alone: a
+    CUDA graph can hold it, and its time says nothing of what was drawn. One thread at a time may call it.
+
+    Args:
+        pool: its purifiers stay as they are.
+    """
+
+    def __init__(self, pool: PurifierPool) -> None:
+        purifiers = cast("list[Purifier]", list(pool.purifiers))
+        super().__init__(dict(zip(pool.names, purifiers, strict=True)))
+        members: dict[PurifierConfig, list[int]] = {}
+        for index, purifier in enumerate(purifiers):
+            members.setdefault(purifier.config, []).append(index)
+        owners = torch.full((len(members), len(pool)), NOT_HERE, dtype=torch.int32)
+        for row, indices in enumerate(members.values()):
+            owners[row, indices] = torch.arange(len(indices), dtype=torch.int32)
+        stacks = [RoutedPurifiers([purifiers[index] for index in indices]) for indices in members.values()]
+        self.architectures = nn.ModuleList(stacks)
+        self.register_buffer("owners", owners.to(next(pool.parameters()).device))
+
+    def without(self, name: str) -> PurifierPool:
+        """See `PurifierPool`."""
+        return RoutedPool(super().without(name))
+
+    def forward(self, windows: Tensor, draws: Tensor) -> Tensor:
+        """Purifies each window once.
+
+        Args:
+            windows: `(M, 3, h, w)` float32 in [0, 1].
+            draws: `(M,)` int64 on the device of the windows: the index of the purifier of each, in [0, K).
+
+        Returns:
+            `(M, 3, h, w)` float32 in [0, 1].
+        """
+        owners = cast("Tensor", self.owners)[:, draws]
+        purified = [one(windows, mine) for one, mine in zip(self.architectures, owners, strict=True)]
+        merged: Tensor = purified[0]
+        for candidate, mine in zip(purified[1:], owners[1:], strict=True):
+            merged = torch.where((mine >= 0).view(-1, 1, 1, 1), candidate, merged)
+        return merged

@@ -1,0 +1,64 @@
+"""Networks on CUDA: what a warm-up records answers as what was recorded; skipped without a GPU."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.bundle import read_bundle
+from models.device import Placement
+from models.preprocessing import Pixels
+from models.replay import Replayed
+from service.networks import Draws, LocalNetworks
+
+pytestmark = pytest.mark.cuda
+
+LARGEST = 6
+NAMES = ("fgsm-edsr", "fgsm-rcan", "pgd-edsr", "pgd-rcan")
+
+
+def images(count: int) -> list[Pixels]:
+    return list(np.random.default_rng(count).integers(0, 256, (count, 32, 32, 3), np.uint8))
+
+
+def draws(count: int, names: tuple[str, ...]) -> Draws:
+    return Draws(np.random.default_rng(count).integers(0, len(names), (count, 4)), names)
+
+
+@pytest.fixture
+def plain(bundle_folder: Path) -> LocalNetworks:
+    return LocalNetworks(read_bundle(bundle_folder), "puridefense", Placement(torch.device("cuda"), "bfloat16"))
+
+
+@pytest.fixture
+def recorded(bundle_folder: Path) -> LocalNetworks:
+    networks = LocalNetworks(read_bundle(bundle_folder), "puridefense", Placement(torch.device("cuda"), "bfloat16"))
+    networks.warm_up(NAMES, LARGEST)
+    assert isinstance(networks._purify, Replayed)
+    assert isinstance(networks._classify, Replayed)
+    return networks
+
+
+@pytest.mark.parametrize("names", [NAMES, (NAMES[0], NAMES[3])], ids=["all", "two are left"])
+def test_recorded_networks_answer_as_the_plain_ones(
+    plain: LocalNetworks, recorded: LocalNetworks, names: tuple[str, ...]
+) -> None:
+    for count in (1, 3, LARGEST, LARGEST + 1, 2):
+        asked, drawn = images(count), draws(count, names)
+        found, expected = recorded.infer(asked, drawn), plain.infer(asked, drawn)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=0.03)
+        assert found.purify_seconds > 0
+        assert recorded.purify(asked, drawn)
+
+
+def test_undefended_answers_go_through_no_purifier(plain: LocalNetworks, recorded: LocalNetworks) -> None:
+    found, expected = recorded.infer(images(3), None), plain.infer(images(3), None)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.03)
+    assert found.purify_seconds == 0
+
+
+def test_other_draws_are_other_answers(recorded: LocalNetworks) -> None:
+    asked = images(3)
+    one, other = (recorded.infer(asked, Draws(np.full((3, 4), index), NAMES)).scores for index in (0, 3))
+    assert np.abs(one - other).max() > 0.001
