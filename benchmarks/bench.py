@@ -12,13 +12,15 @@ from benchmarks.bodies import Body
 from benchmarks.client import Client
 from benchmarks.offline import Offline, running_offline
 from benchmarks.passes import Pass, measure_passes, pool_devices
-from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED, figures
+from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED, defended_goal, figures
 from benchmarks.record import Machine, Plan, Record, Series, Trial
 from benchmarks.rounds import Serving, serving, take_turns
 from benchmarks.server import RunningServer
 from benchmarks.slices import Slice
 from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, System, systems
 from benchmarks.tuning import chosen, try_all
+from models.bundle import read_manifest
+from models.device import choose_device
 
 STAGES = ("decode", "queue", "purify", "classify")
 MILLI = 1e-3
@@ -50,7 +52,7 @@ class Bench:
             absent: names of those that are not installed.
             trials: of their settings; made here if there are none, not even no settings.
         """
-        begin = time.monotonic()
+        begin, goal = time.monotonic(), defended_goal(read_manifest(self._bundle), choose_device(self._device).type)
 
         def so_far(record: Record, **parts: Any) -> Record:
             return record.model_copy(update={**parts, "seconds": round(time.monotonic() - begin)})
@@ -66,10 +68,10 @@ class Bench:
             yield so_far(record)
             series = self._series([chosen(systems()[name], record.trials) for name in present], offline)
         slices = {one.name: one.slices for one in series}
-        record = so_far(record, series=series, figures=figures(slices, ()))
+        record = so_far(record, series=series, figures=figures(slices, (), goal))
         yield record
         passes = self._passes()
-        yield so_far(record, passes=passes, figures=figures(slices, passes))
+        yield so_far(record, passes=passes, figures=figures(slices, passes, goal))
 
     def _trials(self, names: list[str]) -> tuple[Trial, ...]:
         """The settings that there are for each system that has several."""

@@ -57,7 +57,6 @@ def test_every_goal_that_needs_no_other_server_has_its_figure(finished: "tuple[R
     assert goals == [
         "served over offline, undefended",
         "served over offline, defended",
-        "defended over undefended, offline",
         "pass of 4 purifiers over 1, batch 1, cpu",
         "pass of 4 purifiers over 1, batch 32, cpu",
         "no-op engine, one connection, p50 in ms",
