@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -17,7 +16,7 @@ from benchmarks.record import Machine, Plan, Record, Series, Trial
 from benchmarks.rounds import Serving, serving, take_turns
 from benchmarks.server import RunningServer
 from benchmarks.slices import Slice
-from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, System, systems
+from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, Served, System, systems
 from benchmarks.tuning import chosen, try_all
 from models.bundle import read_manifest
 from models.device import choose_device
@@ -30,16 +29,14 @@ class Bench:
     """One run.
 
     Args:
-        bundle: what is served.
-        device: as in 'purigate serve'.
+        served: the bundle, the device and the largest batch.
         bodies: what is sent.
         plan: how long and how often.
         client: that sends it.
     """
 
-    def __init__(self, bundle: Path, device: str, bodies: list[Body], plan: Plan, client: Client) -> None:
-        self._bundle = bundle
-        self._device = device
+    def __init__(self, served: Served, bodies: list[Body], plan: Plan, client: Client) -> None:
+        self._served = served
         self._bodies = bodies
         self._plan = plan
         self._client = client
@@ -52,12 +49,13 @@ class Bench:
             absent: names of those that are not installed.
             trials: of their settings; made here if there are none, not even no settings.
         """
-        begin, goal = time.monotonic(), defended_goal(read_manifest(self._bundle), choose_device(self._device).type)
+        begin = time.monotonic()
+        goal = defended_goal(read_manifest(self._served.bundle), choose_device(self._served.device).type)
 
         def so_far(record: Record, **parts: Any) -> Record:
             return record.model_copy(update={**parts, "seconds": round(time.monotonic() - begin)})
 
-        with running_offline(self._bundle, self._device, [content for content, _ in self._bodies]) as offline:
+        with running_offline(self._served, [content for content, _ in self._bodies]) as offline:
             record = Record(
                 machine=Machine.here(),
                 computing=offline.computing(),
@@ -79,14 +77,12 @@ class Bench:
         for name in names:
             variants = systems()[name]
             if len(variants) > 1:
-                trials += try_all(
-                    variants, self._bundle, self._device, self._bodies, self._client, self._plan, _progress
-                )
+                trials += try_all(variants, self._served, self._bodies, self._client, self._plan, _progress)
         return tuple(trials)
 
-    def _series(self, served: list[System], offline: Offline) -> tuple[Series, ...]:
+    def _series(self, to_serve: list[System], offline: Offline) -> tuple[Series, ...]:
         """All systems and the loops beside them, by turns."""
-        with serving(served, self._bundle, self._device, self._bodies) as servings:
+        with serving(to_serve, self._served, self._bodies) as servings:
             agreements = {one.system.name: self._agreement(one, offline) for one in servings}
             slices = take_turns(self._measures(servings, offline), self._plan.rounds, _progress)
             described = {one.system.name: self._describe(one, agreements[one.system.name]) for one in servings}
@@ -98,8 +94,8 @@ class Bench:
 
     def _passes(self) -> tuple[Pass, ...]:
         """The passes of pools of several sizes, on each device."""
-        devices = pool_devices(self._device)
-        return tuple(one for each in devices for one in measure_passes(self._bundle, each, self._plan.pass_rounds))
+        devices, bundle = pool_devices(self._served.device), self._served.bundle
+        return tuple(one for each in devices for one in measure_passes(bundle, each, self._plan.pass_rounds))
 
     def _measures(self, servings: list[Serving], offline: Offline) -> dict[str, Callable[[], Slice]]:
         plan, measures = self._plan, dict[str, Callable[[], Slice]]()
