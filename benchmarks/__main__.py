@@ -5,6 +5,7 @@
 Writes `bench.json`, the record, and `bench.md`, its tables, to a folder after each part; prints the tables.
 """
 
+import os
 import signal
 import sys
 from importlib.util import find_spec
@@ -18,10 +19,10 @@ from benchmarks.bench import Bench
 from benchmarks.bodies import IMAGES, SEED, blots, read_bodies
 from benchmarks.client import running_client
 from benchmarks.record import Plan, Record
-from benchmarks.systems import PEERS, systems
+from benchmarks.systems import MAX_BATCH, PEERS, Served, systems
 from benchmarks.table import markdown
 from models.bundle import read_manifest
-from service.settings import embedded_bundle
+from service.settings import ENVIRONMENT_PREFIX, embedded_bundle
 
 REPORT = Path("bench-report")
 
@@ -32,6 +33,7 @@ def main(  # noqa: PLR0913 - each is a flag
     rounds: Annotated[int | None, typer.Option(help="In each, every system has a slice.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of a slice.")] = None,
     connections: Annotated[int, typer.Option(help="That ask at once.")] = 64,
+    max_batch: Annotated[int, typer.Option(min=1, help="Most images of a batch, of all systems.")] = MAX_BATCH,
     only: Annotated[str, typer.Option(help="Systems to serve, by name, with commas between; all by default.")] = "",
     settings: Annotated[Path | None, typer.Option(help="A record whose settings are taken; none are tried.")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder of images to send, rather than drawn ones.")] = None,
@@ -41,6 +43,7 @@ def main(  # noqa: PLR0913 - each is a flag
 ) -> None:
     """Measures, writes and prints."""
     signal.signal(signal.SIGTERM, _end)
+    _forget_settings()
     folder = bundle or embedded_bundle()
     size = read_manifest(folder).preprocessing
     bodies = read_bodies(images) if images else blots(size.height, size.width)
@@ -58,10 +61,16 @@ def main(  # noqa: PLR0913 - each is a flag
     tried = Record.read(settings).trials if settings else () if quick else None
     output.mkdir(parents=True, exist_ok=True)
     with running_client() as client:
-        for record in Bench(folder, device, bodies, plan, client).records(present, absent, tried):
+        for record in Bench(Served(folder, device, max_batch), bodies, plan, client).records(present, absent, tried):
             record.write(output / "bench.json")
             (output / "bench.md").write_text(markdown(record))
     typer.echo((output / "bench.md").read_text(), nl=False)
+
+
+def _forget_settings() -> None:
+    """Takes the settings of the gateway out of the environment: the engine alone would follow them, servers do not."""
+    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
+        del os.environ[name]
 
 
 def _end(sig: int, _frame: FrameType | None) -> NoReturn:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,13 +11,15 @@ from benchmarks.bodies import Body
 from benchmarks.client import Client
 from benchmarks.offline import Offline, running_offline
 from benchmarks.passes import Pass, measure_passes, pool_devices
-from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED, figures
+from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED, defended_goal, figures
 from benchmarks.record import Machine, Plan, Record, Series, Trial
 from benchmarks.rounds import Serving, serving, take_turns
 from benchmarks.server import RunningServer
 from benchmarks.slices import Slice
-from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, System, systems
+from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, Served, System, systems
 from benchmarks.tuning import chosen, try_all
+from models.bundle import read_manifest
+from models.device import choose_device
 
 STAGES = ("decode", "queue", "purify", "classify")
 MILLI = 1e-3
@@ -28,16 +29,14 @@ class Bench:
     """One run.
 
     Args:
-        bundle: what is served.
-        device: as in 'purigate serve'.
+        served: the bundle, the device and the largest batch.
         bodies: what is sent.
         plan: how long and how often.
         client: that sends it.
     """
 
-    def __init__(self, bundle: Path, device: str, bodies: list[Body], plan: Plan, client: Client) -> None:
-        self._bundle = bundle
-        self._device = device
+    def __init__(self, served: Served, bodies: list[Body], plan: Plan, client: Client) -> None:
+        self._served = served
         self._bodies = bodies
         self._plan = plan
         self._client = client
@@ -51,11 +50,12 @@ class Bench:
             trials: of their settings; made here if there are none, not even no settings.
         """
         begin = time.monotonic()
+        goal = defended_goal(read_manifest(self._served.bundle), choose_device(self._served.device).type)
 
         def so_far(record: Record, **parts: Any) -> Record:
             return record.model_copy(update={**parts, "seconds": round(time.monotonic() - begin)})
 
-        with running_offline(self._bundle, self._device, [content for content, _ in self._bodies]) as offline:
+        with running_offline(self._served, [content for content, _ in self._bodies]) as offline:
             record = Record(
                 machine=Machine.here(),
                 computing=offline.computing(),
@@ -66,10 +66,10 @@ class Bench:
             yield so_far(record)
             series = self._series([chosen(systems()[name], record.trials) for name in present], offline)
         slices = {one.name: one.slices for one in series}
-        record = so_far(record, series=series, figures=figures(slices, ()))
+        record = so_far(record, series=series, figures=figures(slices, (), goal))
         yield record
         passes = self._passes()
-        yield so_far(record, passes=passes, figures=figures(slices, passes))
+        yield so_far(record, passes=passes, figures=figures(slices, passes, goal))
 
     def _trials(self, names: list[str]) -> tuple[Trial, ...]:
         """The settings that there are for each system that has several."""
@@ -77,14 +77,12 @@ class Bench:
         for name in names:
             variants = systems()[name]
             if len(variants) > 1:
-                trials += try_all(
-                    variants, self._bundle, self._device, self._bodies, self._client, self._plan, _progress
-                )
+                trials += try_all(variants, self._served, self._bodies, self._client, self._plan, _progress)
         return tuple(trials)
 
-    def _series(self, served: list[System], offline: Offline) -> tuple[Series, ...]:
+    def _series(self, to_serve: list[System], offline: Offline) -> tuple[Series, ...]:
         """All systems and the loops beside them, by turns."""
-        with serving(served, self._bundle, self._device, self._bodies) as servings:
+        with serving(to_serve, self._served, self._bodies) as servings:
             agreements = {one.system.name: self._agreement(one, offline) for one in servings}
             slices = take_turns(self._measures(servings, offline), self._plan.rounds, _progress)
             described = {one.system.name: self._describe(one, agreements[one.system.name]) for one in servings}
@@ -96,8 +94,8 @@ class Bench:
 
     def _passes(self) -> tuple[Pass, ...]:
         """The passes of pools of several sizes, on each device."""
-        devices = pool_devices(self._device)
-        return tuple(one for each in devices for one in measure_passes(self._bundle, each, self._plan.pass_rounds))
+        devices, bundle = pool_devices(self._served.device), self._served.bundle
+        return tuple(one for each in devices for one in measure_passes(bundle, each, self._plan.pass_rounds))
 
     def _measures(self, servings: list[Serving], offline: Offline) -> dict[str, Callable[[], Slice]]:
         plan, measures = self._plan, dict[str, Callable[[], Slice]]()

@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import cycle, islice
 from multiprocessing.managers import BaseManager
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.client import Told
+from benchmarks.systems import Served
 from service.engine import Engine
 from service.images import ImageDecoder
 from service.loading import load_engine
@@ -71,14 +71,15 @@ class Engines:
     """An `Offline`.
 
     Args:
-        bundle: its folder.
-        device: as in 'purigate serve'.
+        served: the bundle, the device and the largest batch.
         contents: the images, as files.
         workers: batches at once; as the service chooses them by default.
     """
 
-    def __init__(self, bundle: Path, device: str, contents: list[bytes], workers: int | None = None) -> None:
-        self._settings = Settings(bundle=bundle, device=device, workers=workers)
+    def __init__(self, served: Served, contents: list[bytes], workers: int | None = None) -> None:
+        self._settings = Settings(
+            bundle=served.bundle, device=served.device, max_batch=served.max_batch, workers=workers
+        )
         self._engines: dict[str, Engine] = {}
         manifest = self._engine("none").manifest
         decoder = ImageDecoder(manifest.preprocessing, self._settings.max_pixels)
@@ -138,10 +139,10 @@ _Process.register("Engines", Engines)
 
 
 @contextmanager
-def running_offline(bundle: Path, device: str, contents: list[bytes], workers: int | None = None) -> Iterator[Offline]:
+def running_offline(served: Served, contents: list[bytes], workers: int | None = None) -> Iterator[Offline]:
     """Engines in a process that ends with the context."""
     with _Process(ctx=multiprocessing.get_context("spawn")) as process:
         engines: Offline = process.Engines(  # type: ignore[attr-defined]  # registered above
-            bundle, device, contents, workers
+            served, contents, workers
         )
         yield engines

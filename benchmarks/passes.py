@@ -66,8 +66,10 @@ def measure_passes(bundle: Path, device: str, rounds: int) -> tuple[Pass, ...]:
 
 
 def pool_devices(device: str) -> tuple[str, ...]:
-    """Where passes are measured: on the CPU, and on CUDA if it is there and not excluded."""
-    return ("cpu",) if device == "cpu" or not torch.cuda.is_available() else ("cpu", "cuda")
+    """Where passes are measured: on the device that is named; on the CPU, and on CUDA if it is there, if none is."""
+    if device != "auto":
+        return (device,)
+    return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
 def _measure(bundle: Path, device: str, rounds: int) -> tuple[Pass, ...]:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
@@ -12,7 +11,7 @@ from benchmarks.client import Client, Target, Told
 from benchmarks.neighbors import Neighbors
 from benchmarks.server import RunningServer, running_server
 from benchmarks.slices import Slice
-from benchmarks.systems import System, environment
+from benchmarks.systems import Served, System
 
 SCORE_TOLERANCE = 0.02
 """How far the same network's scores may be apart in another batch: bfloat16 rounds to 0.004, in every layer."""
@@ -48,7 +47,7 @@ class Serving:
 
 
 @contextmanager
-def serving(systems: Sequence[System], bundle: Path, device: str, bodies: list[Body]) -> Iterator[list[Serving]]:
+def serving(systems: Sequence[System], served: Served, bodies: list[Body]) -> Iterator[list[Serving]]:
     """Starts one server after the other, each when those before it sleep.
 
     A server is ready when it has answered an image.
@@ -64,9 +63,7 @@ def serving(systems: Sequence[System], bundle: Path, device: str, bodies: list[B
             def ready(http: httpx.Client, path: str = system.path, body: bytes = sent, kind: str = media_type) -> bool:
                 return http.post(path, content=body, headers={"Content-Type": kind}).is_success
 
-            running = running_server(
-                *system.flags, serve=system.command, ready=ready, environment=environment(bundle, device)
-            )
+            running = running_server(*system.flags, serve=system.command, ready=ready, environment=served.environment())
             server = stack.enter_context(running)
             server.sleep()
             started.append(Serving(system, server, system.target(server.url, bodies)))

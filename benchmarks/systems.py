@@ -15,13 +15,35 @@ from pathlib import Path
 from benchmarks.bodies import Body
 from benchmarks.client import Target
 from benchmarks.server import PURIGATE_SERVE
-from service.settings import ENVIRONMENT_PREFIX
+from service.settings import ENVIRONMENT_PREFIX, Settings
 
 NO_OP, BARE, DEFENDED, ENSEMBLE = "no-op", "bare", "defended", "ensemble"
 FASTAPI, LITSERVE, MOSEC = "FastAPI", "LitServe", "mosec"
+MAX_BATCH: int = Settings.model_fields["max_batch"].default
 GATEWAY = (NO_OP, BARE, DEFENDED, ENSEMBLE)
 PEERS = {FASTAPI: "fastapi", LITSERVE: "litserve", MOSEC: "mosec"}
 """Each with the package that has to be there."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What every system serves.
+
+    Attributes:
+        bundle: its folder.
+        device: as in 'purigate serve'.
+        max_batch: most images of a batch.
+    """
+
+    bundle: Path
+    device: str
+    max_batch: int = MAX_BATCH
+
+    def environment(self) -> Mapping[str, str]:
+        """That of every server: the settings of the gateway are those given here, and else its defaults."""
+        others = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
+        settings = {"BUNDLE": str(self.bundle), "DEVICE": self.device, "MAX_BATCH": str(self.max_batch)}
+        return others | {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in settings.items()}
 
 
 @dataclass(frozen=True)
@@ -89,12 +111,6 @@ def _gateways(name: str, defense: str) -> tuple[System, ...]:
         System(name, PURIGATE_SERVE, ("--defense", defense, "--networks", networks))
         for networks in ("threads", "processes")
     )
-
-
-def environment(bundle: Path, device: str) -> Mapping[str, str]:
-    """That of every server: the settings of the gateway are those given here, and else its defaults."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-    return others | {f"{ENVIRONMENT_PREFIX}BUNDLE": str(bundle), f"{ENVIRONMENT_PREFIX}DEVICE": device}
 
 
 def _in_json(content: bytes, _media_type: str) -> Body:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from statistics import median
 
 from benchmarks.bodies import Body
@@ -10,22 +9,21 @@ from benchmarks.client import Client
 from benchmarks.record import Plan, Trial
 from benchmarks.rounds import serving, take_turns
 from benchmarks.slices import Slice
-from benchmarks.systems import System
+from benchmarks.systems import Served, System
 
 ROUNDS = 2
 
 
 def try_all(
     variants: Sequence[System],
-    bundle: Path,
-    device: str,
+    served: Served,
     bodies: list[Body],
     client: Client,
     plan: Plan,
     on_slice: Callable[[str, Slice], None],
 ) -> list[Trial]:
     """Every variant of one system under the load of `plan`; the one with the best median is marked as chosen."""
-    with serving(variants, bundle, device, bodies) as servings:
+    with serving(variants, served, bodies) as servings:
         measures = {
             " ".join((one.system.name, *one.system.flags)): partial(
                 one.load, client, plan.connections, plan.seconds, plan.warm_up

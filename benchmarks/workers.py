@@ -17,6 +17,7 @@ import typer
 
 from benchmarks.bodies import blots
 from benchmarks.offline import running_offline
+from benchmarks.systems import Served
 from models.bundle import read_manifest
 from service.settings import embedded_bundle
 from service.workers import choose_workers
@@ -38,7 +39,9 @@ def main(
     counts = sorted({1, max(1, most // 2), most})
     rates: dict[str, dict[int, list[float]]] = {}
     with ExitStack() as stack:
-        divisions = {count: stack.enter_context(running_offline(folder, "cpu", contents, count)) for count in counts}
+        divisions = {
+            count: stack.enter_context(running_offline(Served(folder, "cpu"), contents, count)) for count in counts
+        }
         for _ in range(rounds):
             for defense in DEFENSES:
                 for batch in BATCHES:

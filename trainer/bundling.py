@@ -24,6 +24,7 @@ from trainer.errors import RunError
 from trainer.history import now, versions
 from trainer.images import LabeledImages
 from trainer.networks import NetworkRecipe
+from trainer.recipe import PoolRecipe
 from trainer.run import Run
 from trainer.selection import choose
 from trainer.start import start_history
@@ -168,7 +169,7 @@ class Bundling:
                 normalization=recipe.classifier.normalization,
                 weights=self._write_classifier(output, classifier),
             ),
-            pool=self._write_pool(output, kept),
+            pool=write_pool(output, recipe.pool, kept),
             provenance=self._provenance(all_),
         )
 
@@ -177,19 +178,6 @@ class Bundling:
             return write_file(output, "classifier.pt2", self.run.recipe.classifier.content)
         assert isinstance(classifier, Normalized)
         return write_weights(output, "classifier", classifier.network)
-
-    def _write_pool(self, output: Path, kept: NamedPurifiers) -> Pool:
-        architectures = self.run.recipe.pool.training.purifiers
-        entries = tuple(
-            PoolPurifier(
-                name=name,
-                attack=attack,
-                architecture=architectures[name.removeprefix(f"{attack}-")],
-                weights=write_weights(output, name, purifier),
-            )
-            for name, (attack, purifier) in kept.items()
-        )
-        return Pool(grid=self.run.recipe.pool.grid, halo=self.run.recipe.pool.halo, purifiers=entries)
 
     def _data(self) -> Data:
         train = _described(self.train)
@@ -212,6 +200,27 @@ class Bundling:
             "training": self.run.history(self.train),
             "candidates": list(candidates),
         }
+
+
+def write_pool(folder: Path, recipe: PoolRecipe, kept: NamedPurifiers) -> Pool:
+    """Writes the weights of purifiers to `folder`, and says what the manifest has to say of their pool.
+
+    Args:
+        folder: of the bundle.
+        recipe: of the pool, whose architectures they have.
+        kept: by name, which is that of the attack and of the architecture.
+    """
+    architectures = recipe.training.purifiers
+    entries = tuple(
+        PoolPurifier(
+            name=name,
+            attack=attack,
+            architecture=architectures[name.removeprefix(f"{attack}-")],
+            weights=write_weights(folder, name, purifier),
+        )
+        for name, (attack, purifier) in kept.items()
+    )
+    return Pool(grid=recipe.grid, halo=recipe.halo, purifiers=entries)
 
 
 def require_place(output: Path) -> None:

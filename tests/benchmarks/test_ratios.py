@@ -3,9 +3,23 @@
 import pytest
 
 from benchmarks.passes import Pass
-from benchmarks.ratios import ALONE, OFFLINE_BARE, Figure, figures, paired, spread
+from benchmarks.ratios import (
+    ALONE,
+    DEFENDED_OFFLINE,
+    OFFLINE_BARE,
+    OFFLINE_DEFENDED,
+    Figure,
+    defended_goal,
+    figures,
+    paired,
+    spread,
+)
 from benchmarks.slices import Slice
 from benchmarks.systems import BARE, LITSERVE
+from models.bundle import read_manifest
+from models.classifiers import ClassifierConfig, ResNetConfig, TorchvisionConfig, WideResNetConfig
+from models.preprocessing import Preprocessing
+from service.settings import embedded_bundle
 
 
 def slices(*rates: float) -> tuple[Slice, ...]:
@@ -50,6 +64,39 @@ def test_served_over_offline_has_to_reach_its_goal(rate: float, met: bool) -> No
     (figure,) = figures({BARE: slices(rate), OFFLINE_BARE: slices(100)}, ())
     assert (figure.name, figure.median, figure.at_least) == ("served over offline, undefended", rate / 100, 0.90)
     assert figure.met is met
+
+
+@pytest.mark.parametrize(("rate", "met"), [(60, True), (59, False)])
+def test_the_defended_loop_has_to_reach_the_goal_of_what_is_served(rate: float, met: bool) -> None:
+    (figure,) = figures({OFFLINE_DEFENDED: slices(rate), OFFLINE_BARE: slices(100)}, (), 0.6)
+    assert (figure.name, figure.met) == (DEFENDED_OFFLINE, met)
+
+
+@pytest.mark.parametrize(
+    ("device", "architecture", "side", "goal"),
+    [
+        ("cpu", ResNetConfig(), 32, 0.70),
+        ("cuda", WideResNetConfig(), 32, 0.85),
+        ("cuda", TorchvisionConfig(name="resnet50"), 224, 0.60),
+        ("cuda", ResNetConfig(), 32, None),
+        ("cpu", WideResNetConfig(), 32, None),
+        ("cuda", WideResNetConfig(depth=16), 32, None),
+        ("cuda", TorchvisionConfig(name="resnet50"), 192, None),
+        ("cpu", ResNetConfig(width=4), 32, None),
+    ],
+)
+def test_the_goal_of_the_defense_is_that_of_the_device_the_classifier_and_its_images(
+    device: str, architecture: ClassifierConfig, side: int, goal: float | None
+) -> None:
+    manifest = read_manifest(embedded_bundle())
+    classifier = manifest.classifier.model_copy(update={"architecture": architecture})
+    size = Preprocessing(resize=side, height=side, width=side)
+    served = manifest.model_copy(update={"classifier": classifier, "preprocessing": size})
+    assert defended_goal(served, device) == goal
+
+
+def test_the_embedded_bundle_has_a_goal_on_a_cpu() -> None:
+    assert defended_goal(read_manifest(embedded_bundle()), "cpu") == 0.70
 
 
 @pytest.mark.parametrize(("rate", "met"), [(120, True), (119, False)])

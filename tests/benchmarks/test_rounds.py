@@ -12,7 +12,7 @@ from benchmarks.client import Client
 from benchmarks.rounds import serving, take_turns
 from benchmarks.server import processes
 from benchmarks.slices import Slice
-from benchmarks.systems import NO_OP, System, systems
+from benchmarks.systems import NO_OP, Served, System, systems
 
 
 def state(pid: int) -> str:
@@ -43,7 +43,7 @@ def test_every_measure_has_a_slice_in_each_round_and_every_other_round_goes_back
 
 def test_a_server_sleeps_but_when_it_is_asked_and_is_gone_at_the_end(bundle_folder: Path, client: Client) -> None:
     (no_op,) = systems()[NO_OP]
-    with serving([no_op], bundle_folder, "cpu", blots(32, 32)) as (one,):
+    with serving([no_op], Served(bundle_folder, "cpu"), blots(32, 32)) as (one,):
         assert {state(pid) for pid in processes(one.server.pid)} == {"T"}
         with one.awake():
             assert state(one.server.pid) != "T"
@@ -62,7 +62,7 @@ def test_processes_that_a_server_leaves_are_ended(bundle_folder: Path) -> None:
     child = "import subprocess, sys; subprocess.Popen(['sleep', '1000']); exec(sys.argv[1])"
     serve = "from benchmarks.noop_engine import *; sys.argv[1:2] = []; serve(NoOpEngine)"
     leaves = System("leaves", (sys.executable, "-c", child, serve))
-    with serving([leaves], bundle_folder, "cpu", blots(32, 32)) as (one,):
+    with serving([leaves], Served(bundle_folder, "cpu"), blots(32, 32)) as (one,):
         assert len(processes(one.server.pid)) == 2
     assert processes(one.server.pid) == []
 
@@ -71,6 +71,6 @@ def test_a_server_that_ends_is_named(bundle_folder: Path) -> None:
     broken = System("broken", (sys.executable, "-c", "raise SystemExit(3)"))
     with (
         pytest.raises(RuntimeError, match=r"SystemExit.*exit status is 3"),
-        serving([broken], bundle_folder, "cpu", blots(32, 32)),
+        serving([broken], Served(bundle_folder, "cpu"), blots(32, 32)),
     ):
         pass
