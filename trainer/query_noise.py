@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from torch import Tensor
 
+from models.device import send
 from trainer.adversary import LEVELS, Strength, onto_levels, uniform
 
 STRIPED = 0.7
@@ -80,7 +81,7 @@ class NoiseDraw:
 
     def add(self, images: Tensor) -> Tensor:
         """Noisy copies of `(N, C, H, W)` float32 images in [0, 1]; in [0, 1], and on the grid of 8-bit images."""
-        return onto_levels(torch.clamp(images + self.offsets.to(images.device), 0, 1), images)
+        return onto_levels(torch.clamp(images + send(self.offsets, images.device), 0, 1), images)
 
 
 def _painted(shape: torch.Size, epsilon: Tensor, generator: torch.Generator) -> Tensor:
