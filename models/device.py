@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
+from torch import Tensor
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -54,6 +55,14 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     else:
         native = torch.cpu.get_capabilities().get("avx512_bf16", False)
     return "bfloat16" if native else "float32"
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on `device`, without waiting until that has done what it was told before.
+
+    From memory that is not pinned, a copy waits for all of it, and a GPU that waits to be told more meanwhile is idle.
+    """
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def choose_placement(device: str, precision: str) -> Placement:

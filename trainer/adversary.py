@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Tensor
 from torch.nn import functional
 
+from models.device import send
+
 Network = Callable[[Tensor], Tensor]
 Objective = Callable[[Tensor], Tensor]
 
@@ -103,7 +105,7 @@ class AttackDraw:
 
     def climb(self, network: Network, images: Tensor, loss: Objective) -> Tensor:
         """Images of the balls around `images` that make `loss` of the logits large; not rounded to levels."""
-        epsilon, step, start = (one.to(images.device) for one in (self.epsilon, self.step, self.start))
+        epsilon, step, start = (send(one, images.device) for one in (self.epsilon, self.step, self.start))
         begin = torch.clamp(images + start, 0, 1)
         return ascend(network, images, loss, begin, epsilon=epsilon, step=step, steps=self.steps)
 

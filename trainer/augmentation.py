@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from models.device import send
+
 EVEN_ODDS = 0.5
 
 
@@ -14,7 +16,7 @@ def draw_flips(count: int, generator: torch.Generator) -> Tensor:
 
 def flip(images: Tensor, flips: Tensor) -> Tensor:
     """Mirrors those of `(N, C, H, W)` left to right that `(N,)` `flips` say."""
-    return torch.where(flips.to(images.device).view(-1, 1, 1, 1), images.flip(3), images)
+    return torch.where(send(flips, images.device).view(-1, 1, 1, 1), images.flip(3), images)
 
 
 def draw_corners(count: int, freedom: int, generator: torch.Generator) -> Tensor:
@@ -24,7 +26,7 @@ def draw_corners(count: int, freedom: int, generator: torch.Generator) -> Tensor
 
 def crop(images: Tensor, corners: Tensor, size: int) -> Tensor:
     """Cuts a `size` x `size` window out of each of `(N, C, H, W)`, whose top and left `(N, 2)` `corners` say."""
-    top, left = corners.to(images.device).view(-1, 2, 1, 1).unbind(1)
+    top, left = send(corners, images.device).view(-1, 2, 1, 1).unbind(1)
     rows = top + torch.arange(size, device=images.device).view(1, -1, 1)
     columns = left + torch.arange(size, device=images.device).view(1, 1, -1)
     index = torch.arange(len(images), device=images.device).view(-1, 1, 1)

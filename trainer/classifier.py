@@ -10,6 +10,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.optimizer import Optimizer
 
+from models.device import send
 from trainer.adversarial_training import AdversarialTraining, Example
 from trainer.augmentation import crop, draw_corners, draw_flips, flip, reflect
 from trainer.batch_norm import share_batch_norms
@@ -155,13 +156,13 @@ class ClassifierTask(Task):
         size, padding = self.data.images.shape[-1], self.training.padding
         flips = draw_flips(len(chosen), random)
         corners = draw_corners(len(chosen), 2 * padding, random)
-        images = flip(self.data.images[chosen].to(self.fabric.device), flips)
+        images = flip(send(self.data.images[chosen], self.fabric.device), flips)
         images = crop(reflect(images, padding), corners, size).float().div_(255)
         resolution = self.resolutions[number // self.epochs.steps]
         if resolution != size:
             images = functional.interpolate(images, size=(resolution, resolution), mode="bilinear", antialias=True)
         images = images.contiguous(memory_format=torch.channels_last)
-        return images, self.data.labels[chosen].to(self.fabric.device)
+        return images, send(self.data.labels[chosen], self.fabric.device)
 
     def _optimizer(self) -> Optimizer:
         weights = [parameter for parameter in self.network.parameters() if parameter.ndim > 1]

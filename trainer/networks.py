@@ -101,10 +101,9 @@ class NetworkRecipe(BaseModel):
 
     def build(self, classes: int) -> nn.Module:
         """The network without its weights: takes `(N, 3, H, W)` floats in [0, 1], gives `(N, classes)` logits."""
-        assert not isinstance(self.architecture, ExportedConfig)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return self._normalized(self.architecture.build(classes))
+            return self._normalized(self._built(classes))
 
     def read(self, classes: int, preprocessing: Preprocessing, batches: Sequence[int] = ()) -> nn.Module:
         """The network with the weights of its file, frozen and in evaluation mode.
@@ -152,10 +151,14 @@ class NetworkRecipe(BaseModel):
                 f"{self.weights}: not an exported program that can be served: {first_line(error)}"
             ) from error
 
-    def _weighted(self, classes: int) -> nn.Module:
+    def _built(self, classes: int) -> nn.Module:
+        """In the memory format of the images: a convolution would else turn its weights around each time it runs."""
         assert not isinstance(self.architecture, ExportedConfig)
+        return self.architecture.build(classes).to(memory_format=torch.channels_last)
+
+    def _weighted(self, classes: int) -> nn.Module:
         tensors = self._tensors()
-        network = self.architecture.build(classes)
+        network = self._built(classes)
         counters = {name: tensor for name, tensor in network.state_dict().items() if name.endswith(COUNTER)}
         tensors = {**counters, **tensors}
         try:

@@ -1,6 +1,7 @@
 """Trains the purifiers of a pool: all that belong to one attack see the same adversarial batches."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Self, cast
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.optim.optimizer import Optimizer
 
+from models.device import send
 from models.purifier import Purifier, PurifierConfig
 from trainer.adversary import LEVELS, Attack
 from trainer.augmentation import crop, draw_corners, draw_flips, flip
@@ -145,12 +147,20 @@ class Batch:
         targets: the same images, clean.
         sorts: how many of them are adversarial, noisy and clean.
         corners: `(N, 2)`, of the crops that the pixel loss looks at.
+        side: of these crops, in pixels.
     """
 
     inputs: Tensor
     targets: Tensor
     sorts: list[int]
     corners: Tensor
+    side: int
+
+    @cached_property
+    def crops(self) -> tuple[Tensor, Tensor]:
+        """Inputs and targets, cut; the same for every purifier."""
+        inputs, targets = (crop(images, self.corners, self.side) for images in (self.inputs, self.targets))
+        return inputs.contiguous(memory_format=torch.channels_last), targets
 
     @property
     def attacked(self) -> int:
@@ -236,8 +246,8 @@ class PurifierTask(Task):
 
     def _errors(self, purifier: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean absolute error on crops of the attacked and of the clean images; 0 where there are none of these."""
-        crops = crop(batch.inputs, batch.corners, self.crop).contiguous(memory_format=torch.channels_last)
-        errors = (purifier(crops).float() - crop(batch.targets, batch.corners, self.crop)).abs()
+        inputs, targets = batch.crops
+        errors = (purifier(inputs).float() - targets).abs()
         attacked, clean = errors[: batch.attacked].mean(), errors[batch.attacked :]
         return attacked, clean.mean() if len(clean) else attacked.new_zeros(())
 
@@ -255,13 +265,13 @@ class PurifierTask(Task):
         attack = self.attack.draw(torch.Size([sorts[0], *shape]), random)
         own = [share(sort, self.fabric, "images of one sort") for sort in sorts]
         mine = torch.cat([part[one] for part, one in zip(torch.split(torch.arange(count), sorts), own, strict=True)])
-        images = flip(self.data.images[chosen[mine]].to(self.fabric.device), flips[mine]).float().div_(LEVELS)
+        images = flip(send(self.data.images[chosen[mine]], self.fabric.device), flips[mine]).float().div_(LEVELS)
         images = images.contiguous(memory_format=torch.channels_last)
-        labels = self.data.labels[chosen[mine]].to(self.fabric.device)
+        labels = send(self.data.labels[chosen[mine]], self.fabric.device)
         held = [len(range(*one.indices(sort))) for sort, one in zip(sorts, own, strict=True)]
         adversarial, noisy, untouched = torch.split(images, held)
         with self.fabric.autocast():
             adversarial = attack.part(own[0]).perturb(self.surrogate, adversarial, labels[: held[0]])
         if self.training.noise:
             noisy = self.training.noise.draw(torch.Size([sorts[1], *shape]), random).part(own[1]).add(noisy)
-        return Batch(torch.cat([adversarial, noisy, untouched]), images, held, corners[mine])
+        return Batch(torch.cat([adversarial, noisy, untouched]), images, held, corners[mine], self.crop)

@@ -12,19 +12,22 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, model_validator
 from torch import Tensor
 
+from models.device import send
 from trainer.adversary import LEVELS, Strength, onto_levels, uniform
 
 STRIPED = 0.7
 """Share of the painted images that begin with stripes, as Square does."""
 VERTICAL = 0.5
 MOST_SQUARES = 30
-LARGEST_SQUARE = 0.25
-"""Side of a square at most, as a share of the image's; Square begins with a twentieth of the area, 0.22 of the side."""
+"""Fewer than the bits of an int32, in which a pixel keeps the squares that cover it."""
+LARGEST_SQUARE = 0.75
+"""Side of a square at most, as a share of the image's. Square begins with a twentieth of the area, 0.22 of the side;
+nothing keeps an attacker from half of it, which is 0.71."""
 DOTTED = (0.001, 0.01)
 """Share of the values that are moved alone: 25 of SimBA's steps of 0.2 fit into an l2 ball of 1, 0.008 of 3,072."""
 DOT_LEVELS = (25.0, 64.0)
 FAMILIES = 3
-PAINTED, SPOTTED = 0, 1
+PAINTED, SPOTTED, DENSE = range(FAMILIES)
 
 
 class QueryNoise(BaseModel):
@@ -52,14 +55,14 @@ class QueryNoise(BaseModel):
 
     def draw(self, shape: torch.Size, generator: torch.Generator) -> "NoiseDraw":
         """Draws the noise of images of `shape`, `(N, C, H, W)`; `generator`, of the CPU, is the only randomness."""
-        count = shape[0]
-        family = torch.randint(FAMILIES, (count,), generator=generator).view(-1, 1, 1, 1)
-        epsilon = uniform(self.epsilon, count, generator) / LEVELS
-        painted = epsilon * _painted(shape, generator)
-        dots = torch.rand(shape, generator=generator) < uniform(DOTTED, count, generator)
-        spotted = dots * _signs(shape, generator) * uniform(DOT_LEVELS, count, generator) / LEVELS
-        dense = torch.clamp(epsilon * torch.randn(shape, generator=generator), -epsilon, epsilon)
-        return NoiseDraw(torch.where(family == PAINTED, painted, torch.where(family == SPOTTED, spotted, dense)))
+        family = torch.randint(FAMILIES, shape[:1], generator=generator)
+        epsilon = uniform(self.epsilon, shape[0], generator) / LEVELS
+        offsets = torch.empty(shape)
+        for one, drawn in ((PAINTED, _painted), (SPOTTED, _spotted), (DENSE, _dense)):
+            members = (family == one).nonzero().flatten()
+            some = torch.Size([len(members), *shape[1:]])
+            offsets[members] = drawn(some, epsilon[members], generator)
+        return NoiseDraw(offsets)
 
 
 @dataclass(frozen=True)
@@ -78,34 +81,69 @@ class NoiseDraw:
 
     def add(self, images: Tensor) -> Tensor:
         """Noisy copies of `(N, C, H, W)` float32 images in [0, 1]; in [0, 1], and on the grid of 8-bit images."""
-        return onto_levels(torch.clamp(images + self.offsets.to(images.device), 0, 1), images)
+        return onto_levels(torch.clamp(images + send(self.offsets, images.device), 0, 1), images)
 
 
-def _painted(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Stripes one pixel wide under squares of any side and place, each channel plus or minus 1; 0 where nothing is.
+def _painted(shape: torch.Size, epsilon: Tensor, generator: torch.Generator) -> Tensor:
+    """Stripes one pixel wide under squares, each channel of both plus or minus epsilon; 0 where nothing is.
 
     Square's stripes are vertical. Half of these are horizontal, so that turning an attack does not help it.
     """
     count, channels, height, width = shape
     striped, vertical = (torch.rand((count, 1, 1, 1), generator=generator) < odds for odds in (STRIPED, VERTICAL))
     columns, rows = _signs((count, channels, 1, width), generator), _signs((count, channels, height, 1), generator)
-    painted = striped * torch.where(vertical, columns, rows)
-    squares = torch.randint(MOST_SQUARES + 1, (count,), generator=generator)
-    largest = max(1, int(LARGEST_SQUARE * min(height, width)))
-    for number in range(MOST_SQUARES):
-        side = torch.randint(1, largest + 1, (count,), generator=generator)
-        inside = _span(height, side, generator)[:, None, :, None] & _span(width, side, generator)[:, None, None, :]
-        signs = _signs((count, channels, 1, 1), generator)
-        painted = torch.where(inside & (number < squares).view(-1, 1, 1, 1), signs, painted)
-    return painted
+    stripes = striped * torch.where(vertical, columns, rows)
+    covered, positive = _squares(shape, generator)
+    return epsilon * torch.where(covered, 2.0 * positive - 1, stripes)
+
+
+def _squares(shape: torch.Size, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Squares of any place, which lie one on another, and of sides up to a largest that each image draws for itself.
+
+    So most squares are small, as the later ones of an attack are, and some are as large as the first that it may make.
+    The squares that cover a pixel are the bits of one number: painting them one by one would take as long as a step of
+    a GPU.
+
+    Returns:
+        `(N, 1, H, W)` bool, where there is one, and `(N, C, H, W)` bool, whether it raises that channel.
+    """
+    count, channels, height, width = shape
+    bits = 2 ** torch.arange(MOST_SQUARES, dtype=torch.int32)
+    there = torch.randint(MOST_SQUARES + 1, (count, 1), generator=generator) > torch.arange(MOST_SQUARES)
+    largest = _side(torch.full((count, 1), max(1.0, LARGEST_SQUARE * min(height, width))), generator)
+    side = _side(largest.expand(-1, MOST_SQUARES), generator)
+    in_rows, in_columns = (
+        ((_span(length, side, generator) & there[..., None]) * bits[:, None]).sum(1, dtype=torch.int32)
+        for length in (height, width)
+    )
+    covering = (in_rows[:, :, None] & in_columns[:, None, :])[:, None]
+    topmost = covering & -covering
+    signs = torch.randint(2**MOST_SQUARES, (count, channels, 1, 1), dtype=torch.int32, generator=generator)
+    return covering != 0, (topmost & signs) != 0
+
+
+def _side(largest: Tensor, generator: torch.Generator) -> Tensor:
+    """A whole number from 1 to each of `largest`, with even odds."""
+    return 1 + (torch.rand(largest.shape, generator=generator) * largest.floor()).long()
+
+
+def _spotted(shape: torch.Size, epsilon: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG001 - one form
+    """Single values moved far, whatever epsilon is."""
+    dots = torch.rand(shape, generator=generator) < uniform(DOTTED, shape[0], generator)
+    return dots * _signs(shape, generator) * uniform(DOT_LEVELS, shape[0], generator) / LEVELS
+
+
+def _dense(shape: torch.Size, epsilon: Tensor, generator: torch.Generator) -> Tensor:
+    """Normal noise of deviation epsilon, cut off there."""
+    return epsilon * torch.randn(shape, generator=generator).clamp_(-1, 1)
 
 
 def _span(length: int, side: Tensor, generator: torch.Generator) -> Tensor:
-    """`side` neighbors out of `length` at a random place, for each of `(N,)` sides: `(N, length)` bool."""
-    begin = (torch.rand(len(side), generator=generator) * (length - side + 1)).long()[:, None]
+    """`side` neighbors out of `length` at a random place, for each side: of its shape and `length`, bool."""
+    begin = (torch.rand(side.shape, generator=generator) * (length - side + 1)).long()[..., None]
     places = torch.arange(length)
-    return (places >= begin) & (places < begin + side[:, None])
+    return (places >= begin) & (places < begin + side[..., None])
 
 
 def _signs(shape: torch.Size | tuple[int, ...], generator: torch.Generator) -> Tensor:
-    return 2.0 * torch.randint(2, tuple(shape), generator=generator) - 1
+    return 2.0 * torch.randint(2, tuple(shape), generator=generator, dtype=torch.int8) - 1

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from models.device import DeviceMissingError, Placement, choose_device, choose_placement, choose_precision
+from models.device import DeviceMissingError, Placement, choose_device, choose_placement, choose_precision, send
 
 CPU = torch.device("cpu")
 
@@ -28,3 +28,14 @@ def test_the_precision_of_a_cpu_follows_what_it_computes_natively(monkeypatch: p
     for native, precision in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda native=native: {"avx512_bf16": native})
         assert choose_precision("auto", CPU) == precision
+
+
+@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("shape", [(3, 2), (0, 2)])
+def test_a_tensor_that_is_sent_arrives_whole(name: str, shape: tuple[int, ...]) -> None:
+    tensor = torch.rand(shape)
+
+    arrived = send(tensor, torch.device(name))
+
+    assert arrived.device.type == name
+    assert torch.equal(arrived.cpu(), tensor)

@@ -89,7 +89,7 @@ def test_a_network_without_normalization_gets_the_pixels_as_they_are(network: nn
 
     read = own(save_plain(network.state_dict(), tmp_path / "mine")).read(3, SIZE)
 
-    assert torch.equal(read(images), network(images))
+    torch.testing.assert_close(read(images), network(images))
 
 
 def test_what_is_read_is_frozen(network: nn.Module, tmp_path: Path) -> None:

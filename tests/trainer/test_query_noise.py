@@ -77,6 +77,34 @@ def test_painted_images_show_stripes_and_squares_of_full_strength_in_both_direct
     assert any(len(torch.unique(one.round())) == 3 for one in painted), "some have no stripes below their squares"
 
 
+def lone_squares(offsets: Tensor) -> list[int]:
+    """The sides of squares that lie alone on images of gray."""
+    there = (offsets != 0).any(1)
+    heights, widths, areas = there.any(2).sum(1), there.any(1).sum(1), there.sum((1, 2))
+    one_color = ((offsets.sum((2, 3)).abs() - offsets.abs().sum((2, 3))).abs() < 1e-3) & (offsets != 0).any((2, 3))
+    alone = (areas == heights * widths) & (heights == widths) & one_color.all(1)
+    return heights[alone].tolist()
+
+
+def test_squares_are_mostly_small_and_at_times_as_large_as_an_attacker_may_begin_with() -> None:
+    gray = GRAY[:1].expand(9000, -1, -1, -1)
+
+    sides = lone_squares(draw(gray) - gray)
+
+    assert min(sides) == 1
+    assert 8 < max(sides) <= 12, "of 16 pixels; an attack that begins with half of the area has squares of 11"
+    assert sum(side <= 4 for side in sides) > len(sides) / 3
+    assert sum(side > 4 for side in sides) > len(sides) / 10
+
+
+def test_squares_that_lie_one_on_another_raise_and_lower_equally_often() -> None:
+    gray = GRAY[:1].expand(900, -1, -1, -1)
+    offsets = draw(gray) - gray
+    painted = torch.cat([one.flatten() for one in offsets if family(255 * one) == "painted"])
+
+    assert 0.45 < float((painted > 0).sum() / (painted != 0).sum()) < 0.55
+
+
 def test_the_same_generator_gives_the_same_noise_and_another_other_noise() -> None:
     assert torch.equal(draw(GRAY, 3), draw(GRAY, 3))
     assert not torch.equal(draw(GRAY, 3), draw(GRAY, 4))
