@@ -32,6 +32,7 @@ def main(  # noqa: PLR0913 - each is a flag
     quick: Annotated[bool, typer.Option("--quick", help="A look: two short rounds, no settings tried.")] = False,
     rounds: Annotated[int | None, typer.Option(help="In each, every system has a slice.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of a slice.")] = None,
+    pass_rounds: Annotated[int | None, typer.Option(min=0, help="Of passes on the device; 0 for none.")] = None,
     connections: Annotated[int, typer.Option(help="That ask at once.")] = 64,
     max_batch: Annotated[int, typer.Option(min=1, help="Most images of a batch, of all systems.")] = MAX_BATCH,
     only: Annotated[str, typer.Option(help="Systems to serve, by name, with commas between; all by default.")] = "",
@@ -53,7 +54,7 @@ def main(  # noqa: PLR0913 - each is a flag
         seconds=seconds or (1 if quick else 3),
         warm_up=0.5,
         connections=connections,
-        pass_rounds=5 if quick else 20,
+        pass_rounds=pass_rounds if pass_rounds is not None else 5 if quick else 20,
         bodies=f"{len(bodies)} images of a folder" if images else drawn,
         seed=SEED,
     )

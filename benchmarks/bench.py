@@ -94,8 +94,9 @@ class Bench:
 
     def _passes(self) -> tuple[Pass, ...]:
         """The passes of pools of several sizes, on each device."""
-        devices, bundle = pool_devices(self._served.device), self._served.bundle
-        return tuple(one for each in devices for one in measure_passes(bundle, each, self._plan.pass_rounds))
+        bundle, rounds = self._served.bundle, self._plan.pass_rounds
+        devices = pool_devices(self._served.device) if rounds else ()
+        return tuple(one for each in devices for one in measure_passes(bundle, each, rounds))
 
     def _measures(self, servings: list[Serving], offline: Offline) -> dict[str, Callable[[], Slice]]:
         plan, measures = self._plan, dict[str, Callable[[], Slice]]()

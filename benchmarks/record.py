@@ -60,7 +60,7 @@ class Plan(Part):
         seconds: of a slice.
         warm_up: seconds of the same load before it.
         connections: that each wait for an answer.
-        pass_rounds: in each of which every pool purifies every batch.
+        pass_rounds: in each of which every pool purifies every batch; 0 if none is measured.
         bodies: what is sent, in words.
         seed: of the images.
     """
@@ -69,7 +69,7 @@ class Plan(Part):
     seconds: PositiveFloat
     warm_up: NonNegativeFloat
     connections: PositiveInt
-    pass_rounds: PositiveInt
+    pass_rounds: NonNegativeInt
     bodies: str
     seed: int
 

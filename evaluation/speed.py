@@ -15,8 +15,8 @@ from models.defenses.defense import Defense
 from models.defenses.disco import DISCOEnsemble
 from models.defenses.none import NoDefense
 from models.defenses.puridefense import PuriDefense
-from models.inference import classifier_for_inference, defense_for_inference
 from models.randomness import SeededBytes
+from models.recorded import recorded_classifier, recorded_defense
 
 BATCHES = (1, 32)
 
@@ -57,8 +57,9 @@ class Pass:
     """A defense and a classifier on a batch, ready to be timed."""
 
     def __init__(self, served: LocalServed, defense: Defense, batch: int, seed: int) -> None:
-        self.classifier = classifier_for_inference(served.bundle.classifier, served.placement)
-        self.defense = defense_for_inference(defense, served.placement)
+        self.classifier = recorded_classifier(served.bundle.classifier, served.placement)
+        self.defense = defense
+        self.purify = recorded_defense(defense, served.placement)
         self.device = served.placement.device
         size = served.bundle.manifest.preprocessing
         images = torch.rand(batch, 3, size.height, size.width, device=served.placement.device)
@@ -70,7 +71,7 @@ class Pass:
     def time(self) -> None:
         """One pass, draws and all, to its end on the device."""
         begin = time.perf_counter()
-        self.classifier(self.defense(self.images, self.defense.draw(self.bytes)))
+        self.classifier(self.purify(self.images, self.defense.draw(self.bytes)))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         self.seconds.append(time.perf_counter() - begin)

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 
 from models.defenses.defense import Defense
 from models.device import Placement
-from models.inference import classifier_for_inference, defense_for_inference
 from models.randomness import SeededBytes
+from models.recorded import recorded_classifier, recorded_defense
+from models.replay import Function
 
-BATCH = 256
+BATCH = {"cpu": 256, "cuda": 1024}
+"""Queries that go through the networks together, by the kind of device: they keep it busy and fit its memory."""
 
 
 class Target(Protocol):
@@ -52,14 +54,14 @@ class LocalTarget:
     ) -> None:
         self._device = placement.device
         self._owned = (classifier.to(self._device), defense.to(self._device))
-        self._served = classifier_for_inference(classifier, placement), defense_for_inference(defense, placement)
+        self._served = recorded_classifier(classifier, placement), recorded_defense(defense, placement)
         self._generator = generator
         self.deterministic = defense.draw(SeededBytes(1, torch.Generator())).shape[1] == 0
 
     @torch.inference_mode()
     def scores(self, images: Tensor) -> Tensor:
         """Each batch goes through the defense under draws of its own."""
-        return torch.cat([self._ask(images[begin : begin + BATCH]) for begin in range(0, len(images), BATCH)])
+        return torch.cat([self._ask(batch) for batch in torch.split(images, BATCH[self._device.type])])
 
     def labels(self, images: Tensor) -> Tensor:
         """The best class of `scores`."""
@@ -72,6 +74,6 @@ class LocalTarget:
     def _ask(self, images: Tensor) -> Tensor:
         return self._scores(*self._served, images.to(self._device, memory_format=torch.channels_last))
 
-    def _scores(self, classifier: nn.Module, defense: Defense, images: Tensor) -> Tensor:
-        draws = defense.draw(SeededBytes(len(images), self._generator))
+    def _scores(self, classifier: Function, defense: Function, images: Tensor) -> Tensor:
+        draws = self._owned[1].draw(SeededBytes(len(images), self._generator))
         return torch.softmax(classifier(defense(images, draws)).float(), dim=1)

@@ -71,8 +71,25 @@ class RoutedPool(PurifierPool):
             `(M, 3, h, w)` float32 in [0, 1].
         """
         owners = cast("Tensor", self.owners)[:, draws]
-        purified = [one(windows, mine) for one, mine in zip(self.architectures, owners, strict=True)]
-        merged: Tensor = purified[0]
+        purified = self._passes(windows, owners)
+        merged = purified[0]
         for candidate, mine in zip(purified[1:], owners[1:], strict=True):
             merged = torch.where((mine >= 0).view(-1, 1, 1, 1), candidate, merged)
         return merged
+
+    def _passes(self, windows: Tensor, owners: Tensor) -> list[Tensor]:
+        """What each architecture makes of all windows; in a graph that is being recorded, branches that run at once."""
+        stacks = list(zip(self.architectures, owners, strict=True))
+        if not (windows.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return [stack(windows, mine) for stack, mine in stacks]
+        trunk = torch.cuda.current_stream()
+        branches, purified = [], []
+        for stack, mine in stacks:
+            branch = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            branch.wait_stream(trunk)
+            with torch.cuda.stream(branch):
+                purified.append(stack(windows, mine))
+            branches.append(branch)
+        for branch in branches:
+            trunk.wait_stream(branch)
+        return purified

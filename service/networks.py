@@ -12,13 +12,11 @@ from torch import Tensor
 
 from models.bundle import Bundle
 from models.defenses import build_defense
-from models.defenses.puridefense import PuriDefense
 from models.device import Placement
 from models.device_clock import device_clock
-from models.inference import classifier_for_inference, defense_for_inference, is_exported
 from models.preprocessing import Pixels
-from models.replay import Function, Replayed, graph_recorder, ladder
-from models.routed_convolution import routing_available
+from models.recorded import recorded_classifier, recorded_defense
+from models.replay import ladder
 
 PIXEL_MAX = 255
 
@@ -94,18 +92,13 @@ class LocalNetworks:
     def __init__(self, bundle: Bundle, defense: str, placement: Placement) -> None:
         self._size = bundle.manifest.preprocessing
         self._target = placement.device
-        self._recordable = not is_exported(bundle.classifier)  # whose code may do what no graph can hold
-        self._routable = placement.precision == "bfloat16" and routing_available()
-        self._defense = defense_for_inference(build_defense(defense, bundle), placement)
-        self._classify: Function = classifier_for_inference(bundle.classifier, placement)
-        self._purify: Function = self._defense
+        self._defense = build_defense(defense, bundle)
+        self._purify = recorded_defense(self._defense, placement)
+        self._classify = recorded_classifier(bundle.classifier, placement)
 
     def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
-        """See `Networks`. On a GPU it records every size of batch, so that no query waits for that."""
-        on_gpu = self._target.type == "cuda"
-        if on_gpu:
-            self._record(max_batch)
-        for count in ladder(max_batch) if on_gpu else (1, max_batch):
+        """See `Networks`. On a GPU it sends every size of batch that is recorded, so that no query waits for that."""
+        for count in ladder(max_batch) if self._target.type == "cuda" else (1, max_batch):
             images = [np.zeros((self._size.height, self._size.width, 3), np.uint8)] * count
             drawn = self._defense.draw(partial(_no_bytes, count)).numpy()
             for index in range(max(1, len(purifiers))):
@@ -135,13 +128,6 @@ class LocalNetworks:
 
     def close(self) -> None:
         """They go with their last reference."""
-
-    def _record(self, largest: int) -> None:
-        """Makes replays of what can be recorded, as far as it is not yet."""
-        if self._recordable and not isinstance(self._classify, Replayed):
-            self._classify = Replayed(self._classify, largest, graph_recorder())
-        if isinstance(self._defense, PuriDefense) and self._routable and not isinstance(self._purify, Replayed):
-            self._purify = Replayed(self._defense.routed(), largest, graph_recorder())
 
     def _indices(self, draws: Draws) -> Tensor:
         """The draws as all purifiers are counted here; those of a defense without any are what they are."""

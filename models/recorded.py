@@ -1,0 +1,54 @@
+"""Networks as they answer queries on a GPU: each call of a batch that is not too large replays what was recorded."""
+
+from torch import Tensor, nn
+
+from models.defenses.defense import Defense
+from models.defenses.disco import DISCO, DISCOEnsemble
+from models.defenses.puridefense import PuriDefense
+from models.device import Placement, send
+from models.inference import classifier_for_inference, defense_for_inference, is_exported
+from models.replay import Function, Replayed, graph_recorder
+from models.routed_convolution import routing_available
+
+LARGEST = 1024
+"""Images of a batch that is recorded: so many keep a GPU busy for longer than it takes to launch their kernels."""
+
+
+def recorded_classifier(classifier: nn.Module, placement: Placement) -> Function:
+    """A classifier that is prepared for inference, and recorded where that can be.
+
+    Args:
+        classifier: as a bundle holds it. A program that was exported is not recorded: it may do what no graph can hold.
+        placement: where it runs, and how precisely; on a CPU nothing is recorded.
+    """
+    prepared = classifier_for_inference(classifier, placement)
+    if placement.device.type != "cuda" or is_exported(classifier):
+        return prepared
+    return Replayed(prepared, LARGEST, graph_recorder())
+
+
+def recorded_defense(defense: Defense, placement: Placement) -> Function:
+    """A defense that is prepared for inference, and recorded where that can be; takes images and draws of the CPU.
+
+    A pool is routed first, since what it launches would else follow the draws; for that it has to compute in bfloat16.
+    The same function then gives slightly other pixels than the defense, as other kernels round in another order.
+
+    Args:
+        defense: what was drawn of it, from the very one, is for this function.
+        placement: where it runs, and how precisely; on a CPU nothing is recorded.
+    """
+    prepared = defense_for_inference(defense, placement)
+    if placement.device.type != "cuda":
+        return prepared
+    if isinstance(prepared, PuriDefense):
+        if placement.precision != "bfloat16" or not routing_available():
+            return prepared
+        prepared = prepared.routed()
+    elif not isinstance(prepared, DISCO | DISCOEnsemble):
+        return prepared
+    replayed = Replayed(prepared, LARGEST, graph_recorder())
+
+    def transform(images: Tensor, draws: Tensor) -> Tensor:
+        return replayed(images, send(draws, images.device))
+
+    return transform
