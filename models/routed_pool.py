@@ -70,6 +70,8 @@ class RoutedPool(PurifierPool):
         Returns:
             `(M, 3, h, w)` float32 in [0, 1].
         """
+        # The corrections come channels last; added to windows in another order they would cost as much as the layers.
+        windows = windows.contiguous(memory_format=torch.channels_last)
         owners = cast("Tensor", self.owners)[:, draws]
         purified = self._passes(windows, owners)
         merged = purified[0]

@@ -85,7 +85,10 @@ class NetworkRecipe(BaseModel):
         return {**said, "weights_sha256": self._digest()}
 
     def history(self) -> JsonValue:
-        """Where weights that were trained elsewhere come from, if they lie in a bundle: what its manifest says."""
+        """Where weights that were trained elsewhere come from, if they lie in a bundle: what its manifest says.
+
+        If that bundle had them from another one, it is the other's: they have not changed since.
+        """
         if self.weights is None:
             return None
         try:
@@ -94,7 +97,9 @@ class NetworkRecipe(BaseModel):
             return None
         if manifest.classifier.weights.sha256 != self._digest():
             return None
-        return {"bundle": manifest.name, "version": manifest.version, "provenance": manifest.provenance}
+        networks: Any = manifest.provenance.get("networks", {})
+        earlier: JsonValue = networks.get("classifier", {}).get("history")
+        return earlier or {"bundle": manifest.name, "version": manifest.version, "provenance": manifest.provenance}
 
     def _digest(self) -> str:
         return hashlib.sha256(self.content).hexdigest()

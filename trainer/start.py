@@ -1,6 +1,7 @@
 """Where purifiers start: as new ones, or as those of an earlier bundle, to adapt a pool rather than train it anew."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import JsonValue
 from torch import nn
@@ -46,17 +47,20 @@ def start_origin(folder: Path, attack: str) -> JsonValue:
 
 
 def start_history(folder: Path) -> JsonValue:
-    """Which bundle it was and where that came from; what was measured of it says nothing of the new one.
+    """Which bundle it was and where that came from; nothing of its classifier, nor of what was measured of it.
 
     Raises:
         NetworkError: the manifest of the bundle cannot be read.
     """
     manifest = _manifest(folder)
+    told: dict[str, Any] = {key: value for key, value in manifest.provenance.items() if key not in MEASURED}
+    if "networks" in told:
+        told["networks"] = {key: value for key, value in told["networks"].items() if key != "classifier"}
     return {
         "bundle": manifest.name,
         "version": manifest.version,
         "purifiers": {entry.name: entry.weights.sha256 for entry in manifest.pool.purifiers},
-        "provenance": {key: value for key, value in manifest.provenance.items() if key not in MEASURED},
+        "provenance": told,
     }
 
 

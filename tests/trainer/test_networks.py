@@ -1,6 +1,7 @@
 """A user's own classifier is read from the files that people have, and what does not fit is told."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 from torch import Tensor, nn
 from torch.export import Dim, export
 
-from models.bundle import read_bundle
+from models.bundle import read_bundle, read_manifest
 from models.bundle.manifest import Normalization
+from models.bundle.writer import write_manifest
 from models.classifiers import ExportedConfig, ResNetConfig
 from models.preprocessing import Preprocessing
 from trainer.classifier import ClassifierTraining, Phase
@@ -293,6 +295,19 @@ def test_a_classifier_that_lies_in_a_bundle_keeps_its_history(bundle_folder: Pat
     history = own(bundle_folder / manifest.classifier.weights.file).history()
 
     assert history == {"bundle": "toy", "version": "1", "provenance": manifest.provenance}
+
+
+def test_a_classifier_that_a_bundle_had_from_another_has_the_history_of_that_one(
+    bundle_folder: Path, tmp_path: Path
+) -> None:
+    """Else each bundle that is made from the one before would tell all of it twice."""
+    shutil.copytree(bundle_folder, tmp_path, dirs_exist_ok=True)
+    earlier: JsonValue = {"bundle": "first", "version": "0", "provenance": {"commit": "abc"}}
+    manifest = read_manifest(tmp_path)
+    provenance: dict[str, JsonValue] = {"networks": {"classifier": {"history": earlier}, "surrogate": None}}
+    write_manifest(tmp_path, manifest.model_copy(update={"provenance": provenance}))
+
+    assert own(tmp_path / manifest.classifier.weights.file).history() == earlier
 
 
 def test_a_purifier_of_a_bundle_does_not_have_the_history_of_its_classifier(bundle_folder: Path) -> None:

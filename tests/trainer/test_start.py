@@ -71,6 +71,7 @@ def test_the_history_of_a_start_tells_bundle_and_weights_and_where_they_came_fro
     provenance: dict[str, JsonValue] = {
         "commit": "abc",
         "training": {"pgd": []},
+        "networks": {"classifier": {"seed": 0}, "surrogate": {"seed": 1}},
         "accuracy": {"images": 9},
         "diversity": None,
     }
@@ -80,5 +81,5 @@ def test_the_history_of_a_start_tells_bundle_and_weights_and_where_they_came_fro
         "bundle": "toy",
         "version": "1",
         "purifiers": {one.name: one.weights.sha256 for one in manifest.pool.purifiers},
-        "provenance": {"commit": "abc", "training": {"pgd": []}},
+        "provenance": {"commit": "abc", "training": {"pgd": []}, "networks": {"surrogate": {"seed": 1}}},
     }
