@@ -1,5 +1,7 @@
 """Networks as they answer queries on a GPU: each call of a batch that is not too large replays what was recorded."""
 
+import logging
+
 from torch import Tensor, nn
 
 from models.defenses.defense import Defense
@@ -8,7 +10,9 @@ from models.defenses.puridefense import PuriDefense
 from models.device import Placement, send
 from models.inference import classifier_for_inference, defense_for_inference, is_exported
 from models.replay import Function, Replayed, graph_recorder
-from models.routed_convolution import routing_available
+from models.routed_convolution import routing_problem
+
+log = logging.getLogger(__name__)
 
 LARGEST = 1024
 """Images of a batch that is recorded: so many keep a GPU busy for longer than it takes to launch their kernels."""
@@ -31,7 +35,8 @@ def recorded_defense(defense: Defense, placement: Placement) -> Function:
     """A defense that is prepared for inference, and recorded where that can be; takes images and draws of the CPU.
 
     A pool is routed first, since what it launches would else follow the draws; for that it has to compute in bfloat16.
-    The same function then gives slightly other pixels than the defense, as other kernels round in another order.
+    Its pixels are then those of the defense but for rounding. Where routing is impossible, a warning says why, and each
+    purifier is called by itself.
 
     Args:
         defense: what was drawn of it, from the very one, is for this function.
@@ -41,7 +46,10 @@ def recorded_defense(defense: Defense, placement: Placement) -> Function:
     if placement.device.type != "cuda":
         return prepared
     if isinstance(prepared, PuriDefense):
-        if placement.precision != "bfloat16" or not routing_available():
+        if placement.precision != "bfloat16":
+            return prepared
+        if problem := routing_problem(placement.device):
+            log.warning("purifiers are called one by one, which is slow on a GPU: %s", problem)
             return prepared
         prepared = prepared.routed()
     elif not isinstance(prepared, DISCO | DISCOEnsemble):

@@ -6,8 +6,6 @@ its owner: as many launches as one network has, and no window is computed twice.
 """
 
 import copy
-import os
-import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TypeVar, cast
@@ -17,11 +15,27 @@ from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
+MOST_TOLD = 300
+"""Characters of what a compiler says."""
 
-def routing_available() -> bool:
-    """Whether this machine has Triton and the C compiler that Triton calls when a kernel first runs."""
-    compilers = (os.environ.get("CC", "cc"), "gcc", "clang")
-    return find_spec("triton") is not None and any(shutil.which(name) for name in compilers)
+
+def routing_problem(device: torch.device) -> str | None:
+    """Why convolutions cannot be routed on a device, found out by routing one; nothing if they can.
+
+    Triton compiles the kernel and, by a C compiler, what launches it, into `TRITON_CACHE_DIR` (`~/.triton` by default),
+    from where it must be possible to load code: a missing compiler, or a folder that is mounted `noexec`, is no fault of
+    what is served.
+    """
+    if find_spec("triton") is None:
+        return "Triton is not installed"
+    route = Route()
+    route.owners = torch.zeros(1, dtype=torch.int32, device=device)
+    layer = RoutedConvolution([nn.Conv2d(1, 1, 1)], route, rectified=False).to(device)
+    try:
+        layer(torch.zeros(1, 1, 1, 1, device=device))
+    except Exception as error:  # noqa: BLE001 - compilers, loaders and drivers fail in ways of their own
+        return " ".join([type(error).__name__, *str(error).split()])[:MOST_TOLD]
+    return None
 
 
 class Route:

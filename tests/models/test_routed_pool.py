@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,14 @@ from torch import nn
 from models.bundle import read_bundle
 from models.pool import PurifierPool
 from models.purifier import Purifier
-from models.routed_convolution import Route, RoutedConvolution, routed, routing_available
+from models.routed_convolution import Route, RoutedConvolution, routed, routing_problem
 from models.routed_pool import RoutedPool
 
 DRAWS = (3, 0, 1, 1, 2, 0)
-needs_triton = pytest.mark.skipif(not routing_available(), reason="needs Triton and a C compiler")
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
 INTERPRETED = """
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 import torch
 from models.bundle import read_bundle
@@ -72,6 +74,17 @@ def test_networks_of_two_shapes_are_refused() -> None:
     narrow, wide = (nn.Sequential(nn.Conv2d(3, width, 1)) for width in (4, 8))
     with pytest.raises(ValueError, match="cannot be routed"):
         routed([narrow, wide], Route())
+
+
+@needs_triton
+def test_what_keeps_convolutions_from_being_routed_is_told() -> None:
+    """Triton has no compiler for a CPU."""
+    assert routing_problem(torch.device("cpu"))
+
+
+@pytest.mark.cuda
+def test_nothing_keeps_them_on_a_gpu() -> None:
+    assert routing_problem(torch.device("cuda")) is None
 
 
 @pytest.mark.cuda
