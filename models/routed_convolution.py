@@ -23,8 +23,8 @@ def routing_problem(device: torch.device) -> str | None:
     """Why convolutions cannot be routed on a device, found out by routing one; nothing if they can.
 
     Triton compiles the kernel and, by a C compiler, what launches it, into `TRITON_CACHE_DIR` (`~/.triton` by default),
-    from where it must be possible to load code: a missing compiler, or a folder that is mounted `noexec`, is no fault of
-    what is served.
+    from where it must be possible to load code. A compiler that is missing, or a folder that is mounted `noexec`, is no
+    fault of what is served.
     """
     if find_spec("triton") is None:
         return "Triton is not installed"
