@@ -12,7 +12,9 @@ from models.recorded import recorded_classifier, recorded_defense
 from models.replay import Function
 
 BATCH = {"cpu": 256, "cuda": 1024}
-"""Queries that go through the networks together, by the kind of device: they keep it busy and fit its memory."""
+"""Queries that go through the networks together at most, by the kind of device: enough to keep it busy."""
+PIXELS = 2**22
+"""Of them together at most, so that they fit the device's memory: 1,024 images of 64x64, 83 of 224x224."""
 
 
 class Target(Protocol):
@@ -61,7 +63,8 @@ class LocalTarget:
     @torch.inference_mode()
     def scores(self, images: Tensor) -> Tensor:
         """Each batch goes through the defense under draws of its own."""
-        return torch.cat([self._ask(batch) for batch in torch.split(images, BATCH[self._device.type])])
+        together = min(BATCH[self._device.type], max(1, PIXELS // images[0, 0].numel())) if len(images) else 1
+        return torch.cat([self._ask(batch) for batch in torch.split(images, together)])
 
     def labels(self, images: Tensor) -> Tensor:
         """The best class of `scores`."""

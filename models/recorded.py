@@ -9,7 +9,7 @@ from models.defenses.disco import DISCO, DISCOEnsemble
 from models.defenses.puridefense import PuriDefense
 from models.device import Placement, send
 from models.inference import classifier_for_inference, defense_for_inference, is_exported
-from models.replay import Function, Replayed, graph_recorder
+from models.replay import Function, GraphRecorder, Replayed
 from models.routed_convolution import routing_problem
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def recorded_classifier(classifier: nn.Module, placement: Placement) -> Function
     prepared = classifier_for_inference(classifier, placement)
     if placement.device.type != "cuda" or is_exported(classifier):
         return prepared
-    return Replayed(prepared, LARGEST, graph_recorder())
+    return Replayed(prepared, LARGEST, GraphRecorder(placement.device))
 
 
 def recorded_defense(defense: Defense, placement: Placement) -> Function:
@@ -54,7 +54,7 @@ def recorded_defense(defense: Defense, placement: Placement) -> Function:
         prepared = prepared.routed()
     elif not isinstance(prepared, DISCO | DISCOEnsemble):
         return prepared
-    replayed = Replayed(prepared, LARGEST, graph_recorder())
+    replayed = Replayed(prepared, LARGEST, GraphRecorder(placement.device))
 
     def transform(images: Tensor, draws: Tensor) -> Tensor:
         return replayed(images, send(draws, images.device))

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -34,25 +33,25 @@ Recorder = Callable[[Function, tuple[Tensor, ...]], Recording]
 
 
 class GraphRecording:
-    """A CUDA graph of one call.
+    """A CUDA graph of one call, on the current device.
 
     Args:
         function: is called a few times.
         inputs: belong to the recording from now on.
         memory: a pool that it shares with recordings of which none runs, or is read, at the same time.
+        stream: that it is recorded on; the same for all that share a pool, or they cannot reuse each other's memory.
     """
 
-    def __init__(self, function: Function, inputs: tuple[Tensor, ...], memory: Any) -> None:
+    def __init__(self, function: Function, inputs: tuple[Tensor, ...], memory: Any, stream: torch.cuda.Stream) -> None:
         self.inputs = inputs
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
             for _ in range(WARM_UPS):
                 function(*inputs)
-        torch.cuda.current_stream().wait_stream(aside)
+        torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Of this thread alone: while a bundle is reloaded, another thread serves the one before.
-        with torch.cuda.graph(self._graph, pool=memory, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=memory, stream=stream, capture_error_mode="thread_local"):
             self.output = function(*inputs)
 
     def replay(self) -> None:
@@ -60,13 +59,28 @@ class GraphRecording:
         self._graph.replay()
 
 
-def graph_recorder() -> Recorder:
-    """Records CUDA graphs that share their memory."""
-    return partial(GraphRecording, memory=torch.cuda.graph_pool_handle())
+class GraphRecorder:
+    """Records CUDA graphs that share their memory.
+
+    Args:
+        device: that they run on. It is made the current one of the thread that records: a graph that is recorded on
+            another device than its kernels run on is empty.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        with torch.cuda.device(device):
+            self._memory = torch.cuda.graph_pool_handle()
+            self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def __call__(self, function: Function, inputs: tuple[Tensor, ...]) -> Recording:
+        """Records one call."""
+        with torch.cuda.device(self._device):
+            return GraphRecording(function, inputs, self._memory, self._stream)
 
 
 class Replayed:
-    """A function whose calls are replays; several threads may call it.
+    """A function whose calls are replays; several threads may call it, which it lets in one at a time.
 
     Each size of batch is rounded up to a power of two, or to the largest, and recorded when it first comes. The rows
     beyond a batch hold what earlier ones left there; nothing of it is given out.
@@ -86,9 +100,9 @@ class Replayed:
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         count = len(inputs[0])
-        if not 0 < count <= self._largest:
-            return self._function(*inputs)
         with self._one_at_a_time:
+            if not 0 < count <= self._largest:
+                return self._function(*inputs)
             recording = self._recording(count, inputs)
             for held, given in zip(recording.inputs, inputs, strict=True):
                 held[:count].copy_(given, non_blocking=True)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
+RIGHT_ANSWER = 3.0
 MOST_TOLD = 300
 """Characters of what a compiler says."""
 
@@ -30,12 +31,15 @@ def routing_problem(device: torch.device) -> str | None:
         return "Triton is not installed"
     route = Route()
     route.owners = torch.zeros(1, dtype=torch.int32, device=device)
-    layer = RoutedConvolution([nn.Conv2d(1, 1, 1)], route, rectified=False).to(device)
+    doubling = nn.Conv2d(1, 1, 1, device="meta").to_empty(device=device).to(torch.bfloat16).requires_grad_(False)
+    doubling.weight.fill_(2)
+    cast("Tensor", doubling.bias).fill_(1)
     try:
-        layer(torch.zeros(1, 1, 1, 1, device=device))
+        window = torch.ones(1, 1, 1, 1, dtype=torch.bfloat16, device=device)
+        answer = float(RoutedConvolution([doubling], route, rectified=False)(window))
     except Exception as error:  # noqa: BLE001 - compilers, loaders and drivers fail in ways of their own
         return " ".join([type(error).__name__, *str(error).split()])[:MOST_TOLD]
-    return None
+    return None if answer == RIGHT_ANSWER else f"a convolution gives {answer} instead of {RIGHT_ANSWER}"
 
 
 class Route:
@@ -94,11 +98,13 @@ def routed(networks: Sequence[Network], route: Route) -> Network:
         route: whose weights each window is given; set before each call.
 
     Raises:
-        ValueError: a convolution is of a kind that cannot be routed.
+        ValueError: a convolution is of a kind that cannot be routed, or another layer has weights.
     """
     copied = copy.deepcopy(networks[0])
     parts = [dict(network.named_modules()) for network in networks]
     for path, part in list(copied.named_modules()):
+        if not isinstance(part, nn.Conv2d) and _has_tensors(part):
+            raise ValueError(f"cannot be routed: {part}")
         children = list(part.named_children())
         followers = [child for _, child in children[1:]] if isinstance(part, nn.Sequential) else []
         for index, (name, child) in enumerate(children):
@@ -111,3 +117,8 @@ def routed(networks: Sequence[Network], route: Route) -> Network:
             if rectified:
                 setattr(part, children[index + 1][0], nn.Identity())
     return copied
+
+
+def _has_tensors(part: nn.Module) -> bool:
+    """Whether a module has weights of its own, and not only by its parts."""
+    return bool([*part.parameters(recurse=False), *part.buffers(recurse=False)])

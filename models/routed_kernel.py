@@ -34,22 +34,23 @@ def convolve(windows: Tensor, weights: Tensor, biases: Tensor, owners: Tensor, s
     columns = min(_power(outputs), MOST_OUTPUTS)
     rows = max(SMALLEST_SIDE, min(PIXELS, triton.next_power_of_2(height * width)))
     grid = (count, triton.cdiv(height * width, rows), triton.cdiv(outputs, columns))
-    _convolve[grid](
-        windows,
-        weights,
-        biases,
-        owners,
-        convolved,
-        height,
-        width,
-        inputs,
-        outputs,
-        _power(inputs),
-        columns,
-        side,
-        rectified,
-        rows,
-    )
+    with torch.cuda.device_of(windows):  # type: ignore[no-untyped-call] # Triton launches on the current one
+        _convolve[grid](
+            windows,
+            weights,
+            biases,
+            owners,
+            convolved,
+            height,
+            width,
+            inputs,
+            outputs,
+            _power(inputs),
+            columns,
+            side,
+            rectified,
+            rows,
+        )
     return convolved
 
 

@@ -36,8 +36,8 @@ class RoutedPurifiers(nn.Module):
 class RoutedPool(PurifierPool):
     """A pool whose architectures pass over all windows, one after the other, and each skips those of the others.
 
-    It gives the same as a plain one, but for rounding. What it launches depends on the shape of the windows alone: a
-    CUDA graph can hold it, and its time says nothing of what was drawn. One thread at a time may call it.
+    It gives the same as a plain one, but for rounding. What it launches depends on the shape of the windows alone, so
+    that a CUDA graph can hold it; windows that are skipped still take less time. One thread at a time may call it.
 
     Args:
         pool: its purifiers stay as they are.
@@ -54,6 +54,7 @@ class RoutedPool(PurifierPool):
             owners[row, indices] = torch.arange(len(indices), dtype=torch.int32)
         stacks = [RoutedPurifiers([purifiers[index] for index in indices]) for indices in members.values()]
         self.architectures = nn.ModuleList(stacks)
+        self._branches: list[torch.cuda.Stream] = []
         self.register_buffer("owners", owners.to(next(pool.parameters()).device))
 
     def without(self, name: str) -> PurifierPool:
@@ -85,13 +86,15 @@ class RoutedPool(PurifierPool):
         if not (windows.is_cuda and torch.cuda.is_current_stream_capturing()):
             return [stack(windows, mine) for stack, mine in stacks]
         trunk = torch.cuda.current_stream()
-        branches, purified = [], []
-        for stack, mine in stacks:
-            branch = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-            branch.wait_stream(trunk)
-            with torch.cuda.stream(branch):
-                purified.append(stack(windows, mine))
-            branches.append(branch)
-        for branch in branches:
-            trunk.wait_stream(branch)
+        while len(self._branches) < len(stacks):  # the same in every graph, or none could reuse another's memory
+            self._branches.append(torch.cuda.Stream())  # type: ignore[no-untyped-call]
+        purified: list[Tensor] = []
+        try:
+            for branch, (stack, mine) in zip(self._branches, stacks, strict=True):
+                branch.wait_stream(trunk)
+                with torch.cuda.stream(branch):
+                    purified.append(stack(windows, mine))
+        finally:  # a recording that fails can only be ended when its branches have joined
+            for branch in self._branches:
+                trunk.wait_stream(branch)
         return purified

@@ -19,6 +19,8 @@ from models.recorded import recorded_classifier, recorded_defense
 from models.replay import ladder
 
 PIXEL_MAX = 255
+PROBES = 4
+"""At least as many images as the engine sends to learn whether a purifier gives numbers, however small batches are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,8 @@ class LocalNetworks:
 
     def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
         """See `Networks`. On a GPU it sends every size of batch that is recorded, so that no query waits for that."""
-        for count in ladder(max_batch) if self._target.type == "cuda" else (1, max_batch):
+        sizes = ladder(max(max_batch, PROBES)) if self._target.type == "cuda" else (1, max_batch)
+        for count in sizes:
             images = [np.zeros((self._size.height, self._size.width, 3), np.uint8)] * count
             drawn = self._defense.draw(partial(_no_bytes, count)).numpy()
             for index in range(max(1, len(purifiers))):

@@ -97,8 +97,9 @@ class NetworkRecipe(BaseModel):
             return None
         if manifest.classifier.weights.sha256 != self._digest():
             return None
-        networks: Any = manifest.provenance.get("networks", {})
-        earlier: JsonValue = networks.get("classifier", {}).get("history")
+        networks = manifest.provenance.get("networks")
+        classifier = networks.get("classifier") if isinstance(networks, dict) else None
+        earlier = classifier.get("history") if isinstance(classifier, dict) else None
         return earlier or {"bundle": manifest.name, "version": manifest.version, "provenance": manifest.provenance}
 
     def _digest(self) -> str:

@@ -1,7 +1,6 @@
 """Where purifiers start: as new ones, or as those of an earlier bundle, to adapt a pool rather than train it anew."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import JsonValue
 from torch import nn
@@ -53,9 +52,10 @@ def start_history(folder: Path) -> JsonValue:
         NetworkError: the manifest of the bundle cannot be read.
     """
     manifest = _manifest(folder)
-    told: dict[str, Any] = {key: value for key, value in manifest.provenance.items() if key not in MEASURED}
-    if "networks" in told:
-        told["networks"] = {key: value for key, value in told["networks"].items() if key != "classifier"}
+    told = {key: value for key, value in manifest.provenance.items() if key not in MEASURED}
+    networks = told.get("networks")
+    if isinstance(networks, dict):
+        told["networks"] = {key: value for key, value in networks.items() if key != "classifier"}
     return {
         "bundle": manifest.name,
         "version": manifest.version,

@@ -1,10 +1,13 @@
 """Recorded calls: with CUDA graphs where there is a GPU, and the ladder of batch sizes without one."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from models.replay import Function, Replayed, graph_recorder, ladder
+from models.replay import Function, GraphRecorder, Replayed, ladder
 
 LARGEST = 6
 
@@ -74,6 +77,23 @@ def test_a_batch_that_is_none_or_too_large_is_not_recorded(count: int) -> None:
     assert not recorder.sizes
 
 
+@pytest.mark.parametrize("count", [LARGEST, LARGEST + 1], ids=["recorded", "too large"])
+def test_one_thread_at_a_time_is_in_the_function(count: int) -> None:
+    inside, met = threading.Semaphore(1), []
+
+    def alone(images: Tensor) -> Tensor:
+        met.append(inside.acquire(blocking=False))
+        both_begin.wait(0.2)
+        inside.release()
+        return images
+
+    both_begin = threading.Event()
+    replayed = Replayed(alone, LARGEST, Recorder())
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(replayed, [torch.rand(count, 2) for _ in range(2)]))
+    assert all(met)
+
+
 @pytest.fixture
 def network() -> nn.Module:
     torch.manual_seed(0)
@@ -84,7 +104,7 @@ def network() -> nn.Module:
 @pytest.mark.cuda
 @torch.inference_mode()
 def test_a_cuda_graph_gives_what_the_network_gives(network: nn.Module) -> None:
-    replayed = Replayed(network, LARGEST, graph_recorder())
+    replayed = Replayed(network, LARGEST, GraphRecorder(torch.device("cuda")))
     for count in (1, 3, 6, 2, 6):
         images = torch.rand(count, 3, 6, 6, device="cuda")
         torch.testing.assert_close(replayed(images), network(images), atol=1e-4, rtol=1e-3)
@@ -93,7 +113,7 @@ def test_a_cuda_graph_gives_what_the_network_gives(network: nn.Module) -> None:
 @pytest.mark.cuda
 @torch.inference_mode()
 def test_graphs_of_one_memory_do_not_write_over_each_others_answers(network: nn.Module) -> None:
-    replayed = Replayed(network, LARGEST, graph_recorder())
+    replayed = Replayed(network, LARGEST, GraphRecorder(torch.device("cuda")))
     batches = [torch.rand(count, 3, 6, 6, device="cuda") for count in (6, 1, 4, 2)]
     answers = [replayed(images) for images in batches]
     for images, answer in zip(batches, answers, strict=True):

@@ -36,6 +36,27 @@ with torch.inference_mode():
     torch.testing.assert_close(RoutedPool(pool)(windows, draws), pool(windows, draws), atol=1e-5, rtol=0)
 print("the same")
 """
+LAYERS = """
+import torch
+from torch import nn
+from models.routed_convolution import Route, RoutedConvolution
+
+torch.manual_seed(0)
+route = Route()
+route.owners = torch.tensor([1, 0, -1, 1], dtype=torch.int32)
+windows = torch.rand(4, 20, 9, 11)
+with torch.inference_mode():
+    for side, outputs in ((3, 130), (1, 200), (3, 5)):
+        layers = [nn.Conv2d(20, outputs, side, padding=side // 2) for _ in range(2)]
+        for rectified in (False, True):
+            found = RoutedConvolution(layers, route, rectified=rectified)(windows)
+            for index, owner in enumerate(route.owners.tolist()):
+                if owner >= 0:
+                    expected = layers[owner](windows[index])
+                    expected = expected.relu() if rectified else expected
+                    torch.testing.assert_close(found[index], expected, atol=1e-4, rtol=0)
+print("the same")
+"""
 
 
 @pytest.fixture
@@ -43,16 +64,26 @@ def pool(bundle_folder: Path) -> PurifierPool:
     return PurifierPool(read_bundle(bundle_folder).purifiers).eval()
 
 
-@needs_triton
-def test_it_purifies_as_the_plain_pool_does(bundle_folder: Path) -> None:
+def interpreted(program: str, *arguments: str) -> str:
+    """What a program says under Triton's interpreter, which has to be chosen before Triton is imported."""
     ran = subprocess.run(
-        [sys.executable, "-c", INTERPRETED, str(bundle_folder)],
+        [sys.executable, "-c", program, *arguments],
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.stdout == "the same\n", ran.stderr
+    return ran.stdout or ran.stderr
+
+
+@needs_triton
+def test_it_purifies_as_the_plain_pool_does(bundle_folder: Path) -> None:
+    assert interpreted(INTERPRETED, str(bundle_folder)) == "the same\n"
+
+
+@needs_triton
+def test_a_layer_of_any_width_gives_each_window_what_the_convolution_of_its_owner_gives() -> None:
+    assert interpreted(LAYERS) == "the same\n"
 
 
 def test_it_has_the_names_of_the_pool(pool: PurifierPool) -> None:
@@ -85,6 +116,11 @@ def test_what_keeps_convolutions_from_being_routed_is_told() -> None:
 @pytest.mark.cuda
 def test_nothing_keeps_them_on_a_gpu() -> None:
     assert routing_problem(torch.device("cuda")) is None
+
+
+def test_a_network_with_weights_that_no_convolution_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be routed"):
+        routed([nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)) for _ in range(2)], Route())
 
 
 @pytest.mark.cuda

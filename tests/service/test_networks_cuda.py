@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from models.bundle import read_bundle
 from models.device import Placement
 from models.preprocessing import Pixels
+from models.replay import Function, GraphRecorder, Recording, ladder
 from service.networks import Draws, LocalNetworks
 
 pytestmark = pytest.mark.cuda
@@ -48,6 +50,37 @@ def test_recorded_networks_answer_as_the_plain_ones(
         np.testing.assert_allclose(found.scores, expected.scores, atol=0.03)
         assert found.purify_seconds > 0
         assert recorded.purify(asked, drawn)
+
+
+def test_no_query_waits_for_a_recording(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    record = GraphRecorder.__call__
+
+    def counted(recorder: GraphRecorder, function: Function, inputs: tuple[Tensor, ...]) -> Recording:
+        made.append(len(inputs[0]))
+        return record(recorder, function, inputs)
+
+    monkeypatch.setattr(GraphRecorder, "__call__", counted)
+    networks = LocalNetworks(read_bundle(bundle_folder), "puridefense", Placement(torch.device("cuda"), "bfloat16"))
+
+    networks.warm_up(NAMES, LARGEST)
+
+    assert sorted(made) == sorted([*ladder(LARGEST)] * 2)
+    for count in range(1, LARGEST + 1):
+        networks.infer(images(count), draws(count, NAMES))
+    assert len(made) == 2 * len([*ladder(LARGEST)])
+
+
+def test_a_pool_that_cannot_be_routed_answers_all_the_same(
+    bundle_folder: Path, plain: LocalNetworks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("models.recorded.routing_problem", lambda device: f"no compiler for {device}")
+    networks = LocalNetworks(read_bundle(bundle_folder), "puridefense", Placement(torch.device("cuda"), "bfloat16"))
+
+    found, expected = (one.infer(images(3), draws(3, NAMES)) for one in (networks, plain))
+
+    assert "no compiler for cuda" in caplog.text
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.03)
 
 
 def test_undefended_answers_go_through_no_purifier(plain: LocalNetworks, recorded: LocalNetworks) -> None:
