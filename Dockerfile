@@ -61,6 +61,14 @@ ENTRYPOINT ["purigate-train"]
 CMD ["--help"]
 
 FROM runtime AS gateway
+# On a GPU Triton compiles the kernel of a pool in the first warm-up, and what launches it with a C compiler; it loads both
+# from this folder, over which the deployments mount one that code can be loaded from. The versions are those of the base's
+# Debian, with its fixes: another base names others.
+ENV TRITON_CACHE_DIR=/var/cache/triton
+RUN apt-get update -qq \
+    && apt-get install -qq -y --no-install-recommends "gcc=4:12.*" "libc6-dev=2.36-*" \
+    && rm -rf /var/lib/apt/lists/* \
+    && install -d -o purigate -g purigate -m 0750 "$TRITON_CACHE_DIR"
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="purigate" \
       org.opencontainers.image.description="A gateway that defends an image classifier by patch-wise purification" \

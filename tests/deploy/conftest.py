@@ -1,6 +1,7 @@
 """What is deployed: the files of this repository, read as the tools that apply them read them."""
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,6 +18,14 @@ ROOT = Path(__file__).parents[2]
 def root() -> Path:
     """The root of the repository."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def kernel_cache(root: Path) -> str:
+    """The folder of the gateway's image that Triton keeps in, and loads from, what it compiled."""
+    (folder,) = re.findall(r"\bTRITON_CACHE_DIR=(\S+)", (root / "Dockerfile").read_text())
+    assert isinstance(folder, str)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -133,10 +133,30 @@ def test_without_a_gpu_none_is_asked_for(compose: Compose) -> None:
     assert found["gateway"]["environment"]["PURIGATE_NETWORKS"] == "processes"
 
 
-def test_without_a_gpu_all_else_is_the_same(compose: Compose) -> None:
+@pytest.mark.parametrize("files", [GPU, REPLICAS], ids="+".join)
+def test_a_gateway_on_a_gpu_has_a_volume_for_its_compiled_kernels(
+    compose: Compose, files: tuple[str, ...], kernel_cache: str
+) -> None:
+    """Its root is read-only, and from what Docker mounts as tmpfs no code can be loaded."""
+    project = compose(*files)
+    for name in set(GATEWAYS) & set(services(project)):
+        service = services(project)[name]
+        assert devices(service), name
+        assert "TRITON_CACHE_DIR" not in service["environment"], name
+        mounts = {target: (source, mode) for source, target, mode in (one.split(":") for one in service["volumes"])}
+        volume, mode = mounts[kernel_cache]
+        assert mode == "rw", name
+        assert project["volumes"][volume] in ({}, None), "neither a tmpfs nor anything else with options"
+        assert kernel_cache not in [mount.split(":")[0] for mount in service["tmpfs"]], name
+
+
+def test_without_a_gpu_all_else_is_the_same(compose: Compose, kernel_cache: str) -> None:
     gpu, cpu = compose(*GPU), compose(*CPU)
     for project in (gpu, cpu):
         project["services"].pop("dcgm-exporter", None)
+        project["volumes"].pop("kernels", None)
+        volumes = project["services"]["gateway"]["volumes"]
+        project["services"]["gateway"]["volumes"] = [one for one in volumes if f":{kernel_cache}:" not in one]
         project["services"]["gateway"].pop("deploy", None)
         for own in ("PURIGATE_DEVICE", "PURIGATE_NETWORKS"):
             project["services"]["gateway"]["environment"].pop(own, None)

@@ -1,7 +1,9 @@
 """The Dockerfile, as far as it can be judged without building it."""
 
 import json
+import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,7 @@ import pytest
 from service.settings import ENVIRONMENT_PREFIX, Settings
 
 INSTRUCTION = re.compile(r"^([A-Z]+)\s+(.*)$")
+INSTALLING = re.compile(r"apt-get update -qq +&& apt-get install ([^&]*) && rm -rf /var/lib/apt/lists/\*")
 BUILD_TOOLS = re.compile(r"\b(gcc|g\+\+|build-essential|make|cmake|apt-get|apt)\b")
 
 
@@ -74,14 +78,36 @@ def test_it_runs_as_a_user_by_number_who_is_not_root(stages: dict[str, Stage], t
     assert "RUN" not in after[after.index("USER") :]
 
 
-@pytest.mark.parametrize("target", ["gateway", "trainer"])
-def test_nothing_that_builds_is_in_it(stages: dict[str, Stage], target: str) -> None:
+@pytest.mark.parametrize(("target", "compiler"), [("gateway", {"gcc", "libc6-dev"}), ("trainer", set())])
+def test_nothing_that_builds_is_in_it_but_what_compiles_for_a_gpu(
+    stages: dict[str, Stage], target: str, compiler: set[str]
+) -> None:
     built_on = way(stages, target)
     assert built_on[-1].base == "${PYTHON_IMAGE}"
     assert "tools" not in [stage.base for stage in built_on]
-    for stage in built_on:
-        assert not [run for run in stage.all("RUN") if BUILD_TOOLS.search(run)]
-        assert not [copy for copy in stage.all("COPY") if "from=tools" in copy]
+    assert not [copy for stage in built_on for copy in stage.all("COPY") if "from=tools" in copy]
+    runs = [run for stage in built_on for run in stage.all("RUN")]
+    words = [word for run in runs for found in INSTALLING.findall(run) for word in shlex.split(found)]
+    assert {word.partition("=")[0] for word in words if not word.startswith("-")} == compiler
+    assert not [run for run in runs if BUILD_TOOLS.search(INSTALLING.sub("", run))]
+
+
+def test_its_user_owns_the_folder_of_compiled_kernels(stages: dict[str, Stage]) -> None:
+    """It is none of those that are in memory, from which no code can be loaded."""
+    instructions = stages["gateway"].instructions
+    names = [name for name, value in instructions if name == "RUN" or "TRITON_CACHE_DIR=/var/" in value]
+    assert names == ["ENV", "RUN"]
+    assert re.search(r'install -d -o purigate -g purigate -m 0750 "\$TRITON_CACHE_DIR"$', stages["gateway"].last("RUN"))
+    assert re.search(r"useradd --uid 10001 [^&]* purigate ", stages["runtime"].last("RUN"))
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
+def test_triton_keeps_what_it_compiled_where_the_image_says(tmp_path: Path) -> None:
+    keep = "from triton.runtime.cache import get_cache_manager as manager; print(manager('ab').put(b'', 'kernel'))"
+    environment = os.environ | {"TRITON_CACHE_DIR": str(tmp_path / "kernels"), "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", keep], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "kernels")
 
 
 def test_neither_trainer_nor_evaluation_is_in_the_gateway(stages: dict[str, Stage]) -> None:

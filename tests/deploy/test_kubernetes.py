@@ -167,6 +167,30 @@ def test_only_the_gpu_overlay_takes_a_gpu(built: dict[str, Objects]) -> None:
     assert "nvidia.com/gpu" not in limits["cpu"]
 
 
+def kernels(specification: dict[str, Any], kernel_cache: str) -> list[dict[str, Any]]:
+    """The volumes at the image's folder of compiled kernels that a pod can write to."""
+    (container,) = specification["containers"]
+    mounts = [one for one in container.get("volumeMounts", []) if one["mountPath"] == kernel_cache]
+    names = {one["name"] for one in mounts if not one.get("readOnly")}
+    return [one for one in specification.get("volumes", []) if one["name"] in names]
+
+
+def test_a_pod_on_a_gpu_can_keep_its_compiled_kernels(root: Path, kernel_cache: str) -> None:
+    specifications = [patch["spec"]["template"]["spec"] for patch in patches(root)]
+    on_gpus = [one for one in specifications if "nvidia.com/gpu" in one["containers"][0]["resources"]["limits"]]
+    assert len(on_gpus) == 1
+    for specification in on_gpus:
+        (volume,) = kernels(specification, kernel_cache)
+        assert volume["emptyDir"].get("medium", "") == ""
+
+
+def test_its_kernels_are_mounted_beside_all_else(built: dict[str, Objects], kernel_cache: str) -> None:
+    pods = {overlay: objects["Deployment/purigate"]["spec"]["template"]["spec"] for overlay, objects in built.items()}
+    (volume,) = kernels(pods["gpu"], kernel_cache)
+    pods["gpu"]["volumes"].remove(volume)
+    assert pods["gpu"]["volumes"] == pods["cpu"]["volumes"]
+
+
 def test_a_rollout_on_gpus_needs_no_spare_one(built: dict[str, Objects]) -> None:
     strategy = built["gpu"]["Deployment/purigate"]["spec"]["strategy"]["rollingUpdate"]
     assert strategy == {"maxSurge": 0, "maxUnavailable": 1}
