@@ -30,7 +30,8 @@ def convolve(windows: Tensor, weights: Tensor, biases: Tensor, owners: Tensor, s
     windows = windows.contiguous(memory_format=torch.channels_last)
     count, inputs, height, width = windows.shape
     outputs = weights.shape[-1]
-    convolved = windows.new_empty((count, outputs, height, width)).contiguous(memory_format=torch.channels_last)
+    shape = (count, outputs, height, width)
+    convolved = torch.empty(shape, dtype=windows.dtype, device=windows.device, memory_format=torch.channels_last)
     columns = min(_power(outputs), MOST_OUTPUTS)
     rows = max(SMALLEST_SIDE, min(PIXELS, triton.next_power_of_2(height * width)))
     grid = (count, triton.cdiv(height * width, rows), triton.cdiv(outputs, columns))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.bundle import Bundle
 from models.defenses import build_defense
-from models.device import Placement
+from models.device import Placement, send
 from models.device_clock import device_clock
 from models.preprocessing import Pixels
 from models.recorded import recorded_classifier, recorded_defense
@@ -140,10 +140,7 @@ class LocalNetworks:
         return torch.tensor([self._defense.purifiers.index(name) for name in draws.purifiers])[values]
 
     def _on_device(self, images: Sequence[Pixels]) -> Tensor:
-        pixels = torch.from_numpy(np.stack(images))
-        if self._target.type == "cuda":
-            pixels = pixels.pin_memory()  # else the copy would wait for all that is queued
-        pixels = pixels.to(self._target, non_blocking=True)
+        pixels = send(torch.from_numpy(np.stack(images)), self._target)
         return pixels.permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
 
 
