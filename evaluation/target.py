@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from models.defenses.defense import Defense
 from models.device import Placement
 from models.randomness import SeededBytes
-from models.recorded import recorded_classifier, recorded_defense
+from models.recorded import LARGEST, recorded_classifier, recorded_defense
 from models.replay import Function
 
-BATCH = {"cpu": 256, "cuda": 1024}
+BATCH = {"cpu": 256, "cuda": LARGEST}
 """Queries that go through the networks together at most, by the kind of device: enough to keep it busy."""
 PIXELS = 2**22
 """Of them together at most, so that they fit the device's memory: 1,024 images of 64x64, 83 of 224x224."""
