@@ -68,6 +68,7 @@ ENV TRITON_CACHE_DIR=/var/cache/triton
 RUN apt-get update -qq \
     && apt-get install -qq -y --no-install-recommends "gcc=4:12.*" "libc6-dev=2.36-*" \
     && rm -rf /var/lib/apt/lists/* \
+    && install -d -o purigate -g purigate -m 0750 /run/purigate \
     && install -d -o purigate -g purigate -m 0750 "$TRITON_CACHE_DIR"
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="purigate" \

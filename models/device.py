@@ -57,6 +57,11 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return "bfloat16" if native else "float32"
 
 
+def device_name(device: torch.device) -> str:
+    """The device in words: that of the GPU, or `cpu`."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on `device`, without waiting until that has done what it was told before.
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import structlog
 import typer
@@ -16,10 +16,14 @@ from models.device import DeviceMissingError
 from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs
+from service.network_calls import NetworksEndedError
+from service.network_host import SocketTakenError, host
 from service.schemas import Output
 from service.secret_file import SecretError
 from service.server import ExposedError, run
-from service.settings import Settings
+from service.settings import HostSettings, NetworkSettings, Settings
+
+AnySettings = TypeVar("AnySettings", bound=NetworkSettings)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A gateway that defends an image classifier.")
 bundles = typer.Typer(no_args_is_help=True, help="Look at bundles.")
@@ -40,16 +44,24 @@ class SettingsError(Exception):
 @app.command(context_settings=FlagsOfSettings, help="Serve a bundle; 'purigate serve --help' lists every setting.")
 def serve(context: typer.Context) -> None:
     """Serves until SIGINT or SIGTERM. The flags are the settings, so that there is one list of both."""
-    try:
-        settings = Settings(_cli_parse_args=context.args)
-    except ValidationError as error:
-        _fail(SettingsError("; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())))
-    configure_logs()
+    settings = _settings(Settings, context.args)
     disable_created_metrics()  # type: ignore[no-untyped-call]
-    structlog.get_logger().info("settings", **settings.model_dump(mode="json"))
     try:
         status = run(settings)
-    except (BundleError, KeysFileError, ExposedError, DeviceMissingError, SecretError) as error:
+    except (BundleError, KeysFileError, ExposedError, DeviceMissingError, NetworksEndedError, SecretError) as error:
+        _fail(error)
+    raise typer.Exit(status)
+
+
+@app.command(
+    context_settings=FlagsOfSettings, help="Hold networks for several gateways ('purigate serve --networks shared')."
+)
+def networks(context: typer.Context) -> None:
+    """Holds them until SIGINT or SIGTERM."""
+    settings = _settings(HostSettings, context.args)
+    try:
+        status = host(settings)
+    except (BundleError, DeviceMissingError, FloatingPointError, SocketTakenError, OSError) as error:
         _fail(error)
     raise typer.Exit(status)
 
@@ -134,6 +146,17 @@ def _print_manifest(manifest: Manifest) -> None:
         table.add_row(purifier.name, purifier.attack, encoder.kind, str(encoder.features), size_in_bytes)
     console.print(table)
     console.print_json(data=manifest.provenance)
+
+
+def _settings(kind: type[AnySettings], arguments: list[str]) -> AnySettings:
+    """Those that the command line and the environment say; the log begins with them."""
+    try:
+        settings = kind(_cli_parse_args=arguments)
+    except ValidationError as error:
+        _fail(SettingsError("; ".join(": ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())))
+    configure_logs()
+    structlog.get_logger().info("settings", **settings.model_dump(mode="json"))
+    return settings
 
 
 def _fail(error: Exception) -> NoReturn:

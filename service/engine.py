@@ -15,10 +15,9 @@ from torch import Tensor
 
 from models.bundle import Bundle, Manifest
 from models.defenses import Defense, build_defense
-from models.device import Placement
 from models.preprocessing import Pixels
 from service.metrics import Metrics
-from service.networks import PIXEL_MAX, Draws, LocalNetworks, Networks
+from service.networks import PIXEL_MAX, Draws, Networks
 from service.randomness import Randomness
 from service.workers import Workers
 
@@ -86,32 +85,30 @@ class TorchEngine:
     Args:
         bundle: what is served; not to be used for anything else.
         defense: the name of what stands before the classifier.
-        placement: where it runs, and how precisely.
+        networks: of this bundle and defense.
         max_batch: the largest batch that will come.
         randomness: of the defense's draws.
         metrics: where times and draws are counted.
-        networks: of this bundle, defense and placement; in this process by default.
         workers: the threads that will ask at once; sets how many threads torch has in this process for one operation.
             By default one will, and torch keeps its own number.
         shadow: answer undefended, and only count what the defense would have changed.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts that it is made of
+    def __init__(
         self,
         bundle: Bundle,
         defense: str,
-        placement: Placement,
+        networks: Networks,
         max_batch: int,
         randomness: Randomness,
         metrics: Metrics,
         *,
-        networks: Networks | None = None,
         workers: Workers | None = None,
         shadow: bool = False,
     ) -> None:
         self.manifest = bundle.manifest
-        self.device = _describe(placement.device)
-        self.precision: str = placement.precision
+        self.device = networks.device
+        self.precision = networks.precision
         self.workers = workers.count if workers else 1
         if workers:
             torch.set_num_threads(workers.threads)
@@ -119,7 +116,7 @@ class TorchEngine:
         self._randomness = randomness
         self._metrics = metrics
         self._shadow = shadow
-        self._networks = networks or LocalNetworks(bundle, defense, placement)
+        self._networks = networks
         self._defense = build_defense(defense, bundle)
         self._removed: set[str] = set()
         self._removing = threading.Lock()
@@ -267,7 +264,3 @@ class TorchEngine:
         duration = self._metrics.stage_duration.labels(stage=stage)
         for _ in range(queries):
             duration.observe(seconds)
-
-
-def _describe(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

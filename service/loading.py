@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from models.bundle import read_bundle
+from models.bundle import Bundle, read_bundle
 from models.device import choose_placement
 from service.engine import TorchEngine
 from service.metrics import Metrics
-from service.network_processes import BundleNetworks, NetworkProcesses
-from service.networks import Networks
+from service.network_processes import BundleNetworks, network_processes
+from service.networks import LocalNetworks, Networks
 from service.randomness import choose_randomness, fresh
 from service.settings import Settings
-from service.workers import choose_workers
+from service.shared_networks import shared_networks
+from service.workers import Workers, choose_workers
 
 
 def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
@@ -19,26 +20,33 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
     Raises:
         models.bundle.BundleError: the bundle cannot be served.
         models.device.DeviceMissingError: the device does not exist.
+        service.network_calls.NetworksEndedError: nobody holds the networks that are to be shared.
         service.secret_file.SecretError: a secret cannot be read.
     """
-    placement = choose_placement(settings.device, settings.precision)
     bundle = read_bundle(settings.bundle)
-    workers = choose_workers(settings.workers, placement.device.type)
-    networks: Networks | None = None
-    if settings.networks == "processes":
-        make = BundleNetworks(settings.bundle, bundle.manifest, settings.defense, placement, workers.threads)
-        networks = NetworkProcesses(make, workers.count)
+    networks, workers = _networks(settings, bundle)
     return TorchEngine(
         bundle,
         settings.defense,
-        placement,
+        networks,
         settings.max_batch,
         choose_randomness(settings),
         metrics,
-        networks=networks,
         workers=workers,
         shadow=settings.shadow,
     )
+
+
+def _networks(settings: Settings, bundle: Bundle) -> tuple[Networks, Workers]:
+    """The networks of a bundle, where the settings want them, and who will ask them."""
+    if settings.networks_socket:
+        return shared_networks(settings.networks_socket, bundle.manifest, settings.defense), choose_workers(1, "cpu")
+    placement = choose_placement(settings.device, settings.precision)
+    workers = choose_workers(settings.workers, placement.device.type)
+    if settings.networks == "processes":
+        make = BundleNetworks(settings.bundle, bundle.manifest, settings.defense, placement, workers.threads)
+        return network_processes(make, workers.count, placement), workers
+    return LocalNetworks(bundle, settings.defense, placement), workers
 
 
 def check_bundle(folder: Path) -> TorchEngine:
@@ -48,10 +56,11 @@ def check_bundle(folder: Path) -> TorchEngine:
         models.bundle.BundleError: the bundle cannot be served.
         FloatingPointError, RuntimeError: its networks fail.
     """
+    bundle = read_bundle(folder)
     engine = TorchEngine(
-        read_bundle(folder),
+        bundle,
         defense="puridefense",
-        placement=choose_placement("cpu", "float32"),
+        networks=LocalNetworks(bundle, "puridefense", choose_placement("cpu", "float32")),
         max_batch=1,
         randomness=fresh,
         metrics=Metrics(),

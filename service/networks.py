@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.bundle import Bundle
 from models.defenses import build_defense
-from models.device import Placement, send
+from models.device import Placement, device_name, send
 from models.device_clock import device_clock
 from models.preprocessing import Pixels
 from models.recorded import recorded_classifier, recorded_defense
@@ -55,7 +55,14 @@ class Networks(Protocol):
     """A classifier behind a defense, wherever they run; as many threads may ask at once as there are workers.
 
     Images are `(height, width, 3)` uint8 of the bundle's size.
+
+    Attributes:
+        device: that they run on, in words.
+        precision: of their arithmetic.
     """
+
+    device: str
+    precision: str
 
     def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
         """Brings them up if they are not, and sends the smallest and the largest batch through all of them.
@@ -92,6 +99,8 @@ class LocalNetworks:
     """
 
     def __init__(self, bundle: Bundle, defense: str, placement: Placement) -> None:
+        self.device = device_name(placement.device)
+        self.precision: str = placement.precision
         self._size = bundle.manifest.preprocessing
         self._target = placement.device
         self._defense = build_defense(defense, bundle)

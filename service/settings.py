@@ -23,15 +23,14 @@ def embedded_bundle() -> Path:
     return Path(str(files("models"))) / "bundles" / "cifar10"
 
 
-class Settings(BaseSettings):
-    """The service's settings: from arguments, else `PURIGATE_*` in the environment, else the defaults below."""
+class NetworkSettings(BaseSettings):
+    """What says which networks there are, and where they run."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
         frozen=True,
         env_ignore_empty=True,
         extra="forbid",
-        cli_prog_name="purigate serve",
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
@@ -47,6 +46,22 @@ class Settings(BaseSettings):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the networks' arithmetic; `auto` is bfloat16 where the device computes it natively."
     )
+    max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
+
+
+class HostSettings(NetworkSettings):
+    """The settings of `purigate networks`: from arguments, else `PURIGATE_*`, else the defaults."""
+
+    model_config = SettingsConfigDict(cli_prog_name="purigate networks")
+
+    networks_socket: Path = Field(description="Socket that gateways ask through; made with rights for this user alone.")
+
+
+class Settings(NetworkSettings):
+    """The service's settings: from arguments, else `PURIGATE_*` in the environment, else the defaults below."""
+
+    model_config = SettingsConfigDict(cli_prog_name="purigate serve")
+
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     metrics_port: int | None = Field(
@@ -85,12 +100,13 @@ class Settings(BaseSettings):
         description="Batches that go through the networks at once; by default one for each processor, at most 8, on a "
         "CPU, and one on a GPU.",
     )
-    networks: Literal["threads", "processes"] = Field(
+    networks: Literal["threads", "processes", "shared"] = Field(
         "threads",
-        description="Where batches go through the networks: in `threads` of the gateway, or in `processes`, one for "
-        "each worker, which need memory of their own and never wait for its interpreter.",
+        description="Where batches go through the networks: in `threads` of the gateway; in `processes`, one for each "
+        "worker, which need memory of their own and never wait for its interpreter; or in a process of `purigate "
+        "networks` that is `shared` by several gateways.",
     )
-    max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
+    networks_socket: Path | None = Field(None, description="Socket of that process, if the networks are shared.")
     queue_capacity: PositiveInt = Field(512, description="Most queries that may wait for the device.")
     request_deadline_ms: PositiveInt = Field(
         10_000, description="From the last byte of a request to its answer; later it is answered 504."
@@ -127,6 +143,22 @@ class Settings(BaseSettings):
     device_hour_price_dollars: NonNegativeFloat = Field(
         0.0, description="Price of one hour of the device, for the cost panels; 0 where unknown."
     )
+
+    @model_validator(mode="after")
+    def _shared_networks_are_somewhere_else(self) -> Self:
+        if self.networks != "shared":
+            if self.networks_socket:
+                raise ValueError(
+                    "networks_socket is for networks that are shared: say so with networks, or leave it out"
+                )
+            return self
+        if self.networks_socket is None:
+            raise ValueError("shared networks need networks_socket")
+        if (self.device, self.precision) != ("auto", "auto"):
+            raise ValueError("device and precision of shared networks are those of whoever holds them: leave them out")
+        if self.workers not in {None, 1}:
+            raise ValueError("shared networks take one batch of each gateway at a time: leave workers out")
+        return self
 
     @model_validator(mode="after")
     def _largest_request_fits_the_queue(self) -> Self:

@@ -124,6 +124,11 @@ class Manifest(Section):
     pool: Pool
     provenance: dict[str, JsonValue] = {}
 
+    @property
+    def networks(self) -> tuple[Classifier, Pool, Preprocessing]:
+        """Which networks these are, to the last bit; bundles with the same may differ in their names and labels."""
+        return self.classifier, self.pool, self.preprocessing
+
     @field_validator("labels")
     @classmethod
     def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:

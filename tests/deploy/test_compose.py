@@ -14,8 +14,10 @@ Compose = Callable[..., dict[str, Any]]
 GPU = ("docker-compose.yml",)
 CPU = ("docker-compose.cpu.yml",)
 REPLICAS = ("docker-compose.yml", "docker-compose.replicas.yml")
-COMBINATIONS = [GPU, CPU, REPLICAS]
-GATEWAYS = ("gateway", "gateway-2")
+SHARED = ("docker-compose.shared.yml",)
+COMBINATIONS = [GPU, CPU, REPLICAS, SHARED]
+REPLICATED = ("gateway", "gateway-2")
+GATEWAYS = (*REPLICATED, "gateway-3", "gateway-4")
 WITHOUT_HEALTH_CHECK = {"keys", "dcgm-exporter", *GATEWAYS}
 """A command, an image without a shell, and the image that has a check of its own."""
 LOOPBACK = "127.0.0.1:"
@@ -55,7 +57,9 @@ def test_every_service_runs_with_as_few_rights_as_it_can(project: dict[str, Any]
 
 def test_no_service_runs_as_root_but_the_one_that_talks_to_the_driver(project: dict[str, Any]) -> None:
     root = {name for name, one in services(project).items() if one.get("user", "0").startswith("0")}
-    assert root - {"dcgm-exporter"} <= {"keys", *GATEWAYS}, "their image has its own user: see test_dockerfile.py"
+    assert root - {"dcgm-exporter"} <= {"keys", "networks", *GATEWAYS}, (
+        "their image has its own user: see test_dockerfile.py"
+    )
 
 
 def test_nothing_is_published_beyond_this_host(project: dict[str, Any]) -> None:
@@ -84,21 +88,25 @@ def test_what_stands_behind_the_gateway_cannot_reach_out(project: dict[str, Any]
     assert outside <= {"gateway", "entry", "grafana"}
 
 
-def test_the_entry_sees_gateways_alone(compose: Compose) -> None:
-    found = services(compose(*REPLICAS))
+@pytest.mark.parametrize(("files", "gateways"), [(REPLICAS, REPLICATED), (SHARED, GATEWAYS)])
+def test_the_entry_sees_gateways_alone(compose: Compose, files: tuple[str, ...], gateways: tuple[str, ...]) -> None:
+    found = services(compose(*files))
     networks = set(found["entry"]["networks"])
-    assert {name for name, one in found.items() if networks & set(one.get("networks", {}))} == {"entry", *GATEWAYS}
+    assert {name for name, one in found.items() if networks & set(one.get("networks", {}))} == {"entry", *gateways}
 
 
+@pytest.mark.parametrize(("files", "gateways"), [(REPLICAS, REPLICATED), (SHARED, GATEWAYS)])
 @pytest.mark.parametrize("network", ["serving", "monitoring"])
-def test_all_replicas_are_found_by_one_name(compose: Compose, network: str) -> None:
-    found = services(compose(*REPLICAS))
+def test_all_gateways_are_found_by_one_name(
+    compose: Compose, files: tuple[str, ...], gateways: tuple[str, ...], network: str
+) -> None:
+    found = services(compose(*files))
     named = {
         name
         for name, one in found.items()
         if network in one.get("networks", {}) and "gateway" in {name, *(one["networks"][network].get("aliases", []))}
     }
-    assert named == set(GATEWAYS)
+    assert named == set(gateways)
 
 
 def test_prometheus_asks_services_that_it_reaches_on_the_ports_where_they_answer(compose: Compose, root: Path) -> None:
@@ -114,16 +122,43 @@ def test_prometheus_asks_services_that_it_reaches_on_the_ports_where_they_answer
     assert f":{asked['redis-exporter']}/" in found["redis-exporter"]["healthcheck"]["test"][-1]
 
 
-def test_replicas_share_redis_and_the_sticky_secret(compose: Compose) -> None:
-    one, other = (services(compose(*REPLICAS))[name] for name in GATEWAYS)
-    assert one["environment"] == other["environment"]
-    assert one["secrets"] == other["secrets"]
-    assert one["volumes"] == other["volumes"]
+@pytest.mark.parametrize(("files", "gateways"), [(REPLICAS, REPLICATED), (SHARED, GATEWAYS)])
+def test_gateways_share_redis_and_the_sticky_secret(
+    compose: Compose, files: tuple[str, ...], gateways: tuple[str, ...]
+) -> None:
+    one, *others = (services(compose(*files))[name] for name in gateways)
+    for other in others:
+        assert one["environment"] == other["environment"]
+        assert one["secrets"] == other["secrets"]
+        assert one["volumes"] == other["volumes"]
 
 
 def test_each_replica_has_a_gpu_of_its_own(compose: Compose) -> None:
     found = services(compose(*REPLICAS))
-    assert [devices(found[name])[0]["device_ids"] for name in GATEWAYS] == [["0"], ["1"]]
+    assert [devices(found[name])[0]["device_ids"] for name in REPLICATED] == [["0"], ["1"]]
+
+
+def test_gateways_that_share_networks_have_no_gpu_and_ask_who_has_it(compose: Compose, kernel_cache: str) -> None:
+    found = services(compose(*SHARED, PURIGATE_PRECISION="bfloat16", PURIGATE_WORKERS="2", PURIGATE_MAX_BATCH="64"))
+    host = found["networks"]
+    assert devices(host)[0]["device_ids"] == ["0"]
+    assert host["environment"]["PURIGATE_PRECISION"] == "bfloat16"
+    assert f"kernels:{kernel_cache}:rw" in host["volumes"]
+    for name in GATEWAYS:
+        gateway = found[name]
+        told = {
+            key.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+            for key, value in gateway["environment"].items()
+            if value
+        }
+        socket = {key: told[key] for key in ("networks", "networks_socket", "precision", "max_batch")}
+        assert Settings(**socket).networks_socket == Path(host["environment"]["PURIGATE_NETWORKS_SOCKET"])
+        assert not devices(gateway)
+        assert "workers" not in told
+        assert "sockets:/run/purigate:ro" in gateway["volumes"]
+        for shared in ("PURIGATE_BUNDLE", "PURIGATE_DEFENSE", "PURIGATE_MAX_BATCH"):
+            assert gateway["environment"][shared] == host["environment"][shared]
+        assert set(gateway["volumes"]) & set(host["volumes"]) == {one for one in host["volumes"] if "/bundles:" in one}
 
 
 def test_without_a_gpu_none_is_asked_for(compose: Compose) -> None:

@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 import yaml
 
-FILES = ("docker-compose.yml", "docker-compose.cpu.yml", "docker-compose.replicas.yml", "deploy/compose/gateway.yml")
+FILES = (
+    "docker-compose.yml",
+    "docker-compose.cpu.yml",
+    "docker-compose.replicas.yml",
+    "docker-compose.shared.yml",
+    "deploy/compose/gateway.yml",
+)
 
 
 @pytest.fixture
@@ -18,7 +24,7 @@ def written(root: Path) -> dict[str, dict[str, Any]]:
 
 def test_what_is_started_is_hardened_where_it_is_defined(written: dict[str, dict[str, Any]]) -> None:
     defined = {name: one for name, one in written.items() if "image" in one}
-    assert len(defined) == 8
+    assert len(defined) == 9
     for name, service in defined.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name

@@ -22,6 +22,7 @@ from models.device import Placement, Precision
 from models.preprocessing import Pixels
 from service.engine import PoolExhaustedError, Prediction, TorchEngine
 from service.metrics import Metrics
+from service.networks import LocalNetworks
 from service.randomness import Randomness, Sticky, fresh
 from service.workers import Workers
 
@@ -51,7 +52,8 @@ def build(
     *,
     shadow: bool = False,
 ) -> TorchEngine:
-    return TorchEngine(bundle, defense, Placement(CPU, precision), MAX_BATCH, randomness, metrics, shadow=shadow)
+    networks = LocalNetworks(bundle, defense, Placement(CPU, precision))
+    return TorchEngine(bundle, defense, networks, MAX_BATCH, randomness, metrics, shadow=shadow)
 
 
 def images(count: int) -> list[Pixels]:
@@ -251,9 +253,8 @@ def test_batches_that_meet_a_broken_purifier_at_the_same_time_take_it_out_once(
 
 def test_a_batch_spends_of_the_device_what_its_worker_has_of_it(bundle: Bundle, metrics: Metrics) -> None:
     before = torch.get_num_threads()
-    engine = TorchEngine(
-        bundle, "puridefense", Placement(CPU, "float32"), MAX_BATCH, fresh, metrics, workers=Workers(2, 3)
-    )
+    networks = LocalNetworks(bundle, "puridefense", Placement(CPU, "float32"))
+    engine = TorchEngine(bundle, "puridefense", networks, MAX_BATCH, fresh, metrics, workers=Workers(2, 3))
     try:
         engine.classify(images(1))
         assert torch.get_num_threads() == 3

@@ -12,6 +12,7 @@ from models.device import Placement
 from models.preprocessing import Pixels
 from service.engine import TorchEngine
 from service.metrics import Metrics
+from service.networks import LocalNetworks
 
 pytestmark = pytest.mark.cuda
 
@@ -22,9 +23,9 @@ def engine_on(device: str, folder: Path) -> TorchEngine:
     def same_bytes(images: Sequence[Pixels], count: int, turn: int) -> bytes:  # noqa: ARG001
         return np.random.default_rng(0).bytes(len(images) * count)
 
-    return TorchEngine(
-        read_bundle(folder), "puridefense", Placement(torch.device(device), "float32"), BATCH, same_bytes, Metrics()
-    )
+    bundle = read_bundle(folder)
+    networks = LocalNetworks(bundle, "puridefense", Placement(torch.device(device), "float32"))
+    return TorchEngine(bundle, "puridefense", networks, BATCH, same_bytes, Metrics())
 
 
 def test_cuda_gives_the_scores_of_the_cpu_under_the_same_draws(bundle_folder: Path) -> None:

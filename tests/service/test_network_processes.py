@@ -16,8 +16,10 @@ import torch
 from models.bundle import BundleError, read_bundle
 from models.device import Placement
 from models.preprocessing import Pixels
-from service.network_processes import BundleNetworks, NetworkProcesses, NetworksEndedError
+from service.network_calls import NetworksEndedError
+from service.network_processes import BundleNetworks, network_processes
 from service.networks import Draws, Inferred, LocalNetworks
+from service.remote_networks import RemoteNetworks
 from tests.processes import children, processes_of_networks, run
 
 PLACEMENT = Placement(torch.device("cpu"), "float32")
@@ -28,6 +30,9 @@ DRAWS = Draws(np.random.default_rng(2).integers(0, 4, (3, 4)), PURIFIERS)
 
 class Failing:
     """Fails in the way that the images say."""
+
+    device = "none"
+    precision = "float32"
 
     def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
         """Needs none."""
@@ -72,20 +77,20 @@ def running() -> set[int]:
 
 
 @pytest.fixture(scope="module")
-def two(bundle_folder: Path) -> Iterator[NetworkProcesses]:
+def two(bundle_folder: Path) -> Iterator[RemoteNetworks]:
     """Two processes with the toy bundle."""
-    networks = NetworkProcesses(of_bundle(bundle_folder), 2)
+    networks = network_processes(of_bundle(bundle_folder), 2, PLACEMENT)
     networks.warm_up(PURIFIERS, 4)
     yield networks
     networks.close()
 
 
 @pytest.fixture
-def one() -> Iterator[Callable[[Callable[[], Failing]], NetworkProcesses]]:
-    begun: list[NetworkProcesses] = []
+def one() -> Iterator[Callable[[Callable[[], Failing]], RemoteNetworks]]:
+    begun: list[RemoteNetworks] = []
 
-    def begin(make: Callable[[], Failing]) -> NetworkProcesses:
-        begun.append(NetworkProcesses(make, 1))
+    def begin(make: Callable[[], Failing]) -> RemoteNetworks:
+        begun.append(network_processes(make, 1, PLACEMENT))
         begun[-1].warm_up((), 1)
         return begun[-1]
 
@@ -100,7 +105,7 @@ def one() -> Iterator[Callable[[Callable[[], Failing]], NetworkProcesses]]:
     ids=["all purifiers", "those that are left", "undefended"],
 )
 def test_they_say_what_networks_in_this_process_say(
-    two: NetworkProcesses, bundle_folder: Path, draws: Draws | None
+    two: RemoteNetworks, bundle_folder: Path, draws: Draws | None
 ) -> None:
     here = LocalNetworks(read_bundle(bundle_folder), "puridefense", PLACEMENT).infer(IMAGES, draws)
 
@@ -111,7 +116,7 @@ def test_they_say_what_networks_in_this_process_say(
     assert there.classify_seconds > 0
 
 
-def test_draws_point_at_the_purifiers_that_they_name(two: NetworkProcesses) -> None:
+def test_draws_point_at_the_purifiers_that_they_name(two: RemoteNetworks) -> None:
     of_two = DRAWS.values % 2
 
     left = two.infer(IMAGES, Draws(of_two, PURIFIERS[2:]))
@@ -120,12 +125,12 @@ def test_draws_point_at_the_purifiers_that_they_name(two: NetworkProcesses) -> N
     assert not np.allclose(left.scores, two.infer(IMAGES, Draws(of_two, PURIFIERS)).scores, atol=1e-6)
 
 
-def test_whether_a_defense_gives_numbers_is_told(two: NetworkProcesses) -> None:
+def test_whether_a_defense_gives_numbers_is_told(two: RemoteNetworks) -> None:
     assert two.purify(IMAGES, DRAWS) is True
 
 
 def test_threads_that_ask_at_once_are_answered_by_different_processes() -> None:
-    networks = NetworkProcesses(Named, 2)
+    networks = network_processes(Named, 2, PLACEMENT)
     networks.warm_up((), 1)
     with ThreadPoolExecutor(2) as threads:
         answers = list(threads.map(lambda _: networks.infer(IMAGES, None).scores[0, 0], range(20)))
@@ -137,7 +142,7 @@ def test_threads_that_ask_at_once_are_answered_by_different_processes() -> None:
 
 def test_nothing_runs_before_the_first_warm_up(bundle_folder: Path) -> None:
     before = running()
-    networks = NetworkProcesses(of_bundle(bundle_folder), 1)
+    networks = network_processes(of_bundle(bundle_folder), 1, PLACEMENT)
 
     with pytest.raises(NetworksEndedError, match="not there"):
         networks.infer(IMAGES, None)
@@ -153,7 +158,7 @@ def test_nothing_runs_before_the_first_warm_up(bundle_folder: Path) -> None:
     ],
 )
 def test_an_error_comes_as_what_it_was(
-    one: Callable[[Callable[[], Failing]], NetworkProcesses], which: int, error: type[Exception], told: str
+    one: Callable[[Callable[[], Failing]], RemoteNetworks], which: int, error: type[Exception], told: str
 ) -> None:
     networks = one(Failing)
 
@@ -164,7 +169,7 @@ def test_an_error_comes_as_what_it_was(
 
 
 def test_a_process_that_ends_amid_a_batch_is_told_and_the_next_warm_up_begins_another(
-    one: Callable[[Callable[[], Failing]], NetworkProcesses],
+    one: Callable[[Callable[[], Failing]], RemoteNetworks],
 ) -> None:
     networks = one(Named)
     first = networks.infer(IMAGES, None).scores[0, 0]
@@ -178,7 +183,7 @@ def test_a_process_that_ends_amid_a_batch_is_told_and_the_next_warm_up_begins_an
     assert networks.infer(IMAGES, None).scores[0, 0] != first
 
 
-def test_a_process_that_was_killed_is_told(one: Callable[[Callable[[], Failing]], NetworkProcesses]) -> None:
+def test_a_process_that_was_killed_is_told(one: Callable[[Callable[[], Failing]], RemoteNetworks]) -> None:
     before = running()
     networks = one(Named)
     (pid,) = running() - before
@@ -190,7 +195,7 @@ def test_a_process_that_was_killed_is_told(one: Callable[[Callable[[], Failing]]
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_all_does_not_end_them_before_the_gateway_has_drained(
-    one: Callable[[Callable[[], Failing]], NetworkProcesses], stop: signal.Signals
+    one: Callable[[Callable[[], Failing]], RemoteNetworks], stop: signal.Signals
 ) -> None:
     before = running()
     networks = one(Named)
@@ -208,7 +213,7 @@ def test_a_signal_to_all_does_not_end_them_before_the_gateway_has_drained(
 def test_one_that_does_not_end_is_killed_and_who_waits_for_it_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "asked")
     before = running()
-    networks = NetworkProcesses(partial(Stuck, tmp_path / "asked"), 2, patience=0.2)
+    networks = network_processes(partial(Stuck, tmp_path / "asked"), 2, PLACEMENT, patience=0.2)
     networks.warm_up((), 1)
     begun = running() - before
     with ThreadPoolExecutor(1) as threads:
@@ -222,7 +227,7 @@ def test_one_that_does_not_end_is_killed_and_who_waits_for_it_is_told(tmp_path: 
 
 
 def test_what_cannot_begin_is_told_again_and_again_and_can_be_closed() -> None:
-    networks = NetworkProcesses(lambda: Named(), 2)  # noqa: PLW0108 - a lambda cannot be pickled
+    networks = network_processes(lambda: Named(), 2, PLACEMENT)  # noqa: PLW0108 - a lambda cannot be pickled
 
     for _ in range(2):
         with pytest.raises(NetworksEndedError, match="could not begin"):
@@ -232,7 +237,7 @@ def test_what_cannot_begin_is_told_again_and_again_and_can_be_closed() -> None:
 
 def test_closing_ends_them_for_good() -> None:
     before = running()
-    networks = NetworkProcesses(Named, 2)
+    networks = network_processes(Named, 2, PLACEMENT)
     networks.warm_up((), 1)
     begun = running() - before
     networks.close()
@@ -247,7 +252,7 @@ def test_another_bundle_in_the_folder_is_not_taken_for_the_one_that_was_read(bun
     make = of_bundle(bundle_folder)
     pool = make.manifest.pool.model_copy(update={"purifiers": make.manifest.pool.purifiers[1:]})
     other = dataclasses.replace(make, manifest=make.manifest.model_copy(update={"pool": pool}))
-    networks = NetworkProcesses(other, 1)
+    networks = network_processes(other, 1, PLACEMENT)
 
     for _ in range(2):
         with pytest.raises(BundleError, match="another bundle lies here now"):

@@ -1,0 +1,120 @@
+"""Several gateways before one device: what they answer together, against one that has its networks itself.
+
+    python -m benchmarks.gateways --device cuda --counts 1,2,4,8 --connections 512
+
+All run from the beginning, and idle but in their turn. A round gives one turn to the gateway with networks of its own,
+and one to each number of gateways that share those of a `purigate networks`; every other round goes backwards. There
+are as many clients as gateways, processes too, each with its part of the connections to one gateway of the turn. It
+prints a Markdown table; ratios are of turns of one round.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks.bodies import noise
+from benchmarks.client import Client, Target, running_client
+from benchmarks.server import PURIGATE_SERVE, RunningServer, running_server
+
+STOP_SECONDS = 60
+WARM_UP_SECONDS = 0.5
+ALONE = 0
+"""The turn of the gateway with networks of its own."""
+
+
+def main(
+    *,
+    device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
+    defense: Annotated[str, typer.Option(help="What stands before the classifier.")] = "puridefense",
+    counts: Annotated[
+        str, typer.Option(help="Numbers of gateways, with commas between; each divides the largest.")
+    ] = "1,2,4",
+    connections: Annotated[int, typer.Option(min=1, help="Of all clients together.")] = 64,
+    max_batch: Annotated[int, typer.Option(min=1, help="As --max-batch.")] = 32,
+    rounds: Annotated[int, typer.Option(min=1)] = 4,
+    seconds: Annotated[float, typer.Option(help="Of each turn.")] = 2,
+) -> None:
+    """Prints the setting as one JSON line, and the table."""
+    turns = [ALONE, *sorted({int(count) for count in counts.split(",")})]
+    flags = ("--defense", defense, "--max-batch", str(max_batch))
+    with ExitStack() as stack:
+        socket = stack.enter_context(_running_host("--device", device, *flags))
+        alone = stack.enter_context(running_server("--device", device, *flags))
+        shared = ("--networks", "shared", "--networks-socket", str(socket), *flags)
+        gateways = [stack.enter_context(running_server(*shared)) for _ in range(turns[-1])]
+        asking = [stack.enter_context(running_client()) for _ in range(turns[-1])]
+        rates: list[dict[int, float]] = []
+        for number in range(rounds):
+            order = turns if number % 2 == 0 else turns[::-1]
+            asked = {count: gateways[:count] if count else [alone] for count in order}
+            rates.append({count: _rate(asking, asked[count], connections, seconds) for count in order})
+        memory = [alone.peak_mebibytes(), sum(one.peak_mebibytes() for one in gateways)]
+    setting = {
+        "command": " ".join(["python -m benchmarks.gateways", *sys.argv[1:]]),
+        "processors": len(os.sched_getaffinity(0)),
+        "machine": platform.processor() or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "peak_mebibytes": {"alone": round(memory[0]), "gateways": round(memory[1])},
+    }
+    typer.echo(json.dumps(setting))
+    typer.echo("| gateways | answered a second | over one with networks of its own |\n| --- | --- | --- |")
+    for count in turns:
+        name = f"{count}, sharing networks" if count else "1, networks of its own"
+        ratios = [one[count] / one[ALONE] for one in rates]
+        typer.echo(f"| {name} | {_spread([one[count] for one in rates], 0)} | {_spread(ratios, 2)} |")
+
+
+@contextmanager
+def _running_host(*flags: str) -> Iterator[Path]:
+    """A process that holds networks; gives its socket, at which it may not listen yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        socket = Path(folder) / "networks.sock"
+        command = [PURIGATE_SERVE[0], "networks", "--networks-socket", str(socket), *flags]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
+        try:
+            yield socket
+        finally:
+            process.terminate()
+            process.wait(STOP_SECONDS)
+
+
+def _rate(clients: Sequence[Client], servers: Sequence[RunningServer], connections: int, seconds: float) -> float:
+    """Answers a second of all servers together, asked at once.
+
+    Raises:
+        RuntimeError: a request was not answered 200.
+    """
+    bodies = tuple(noise())
+
+    def load(client: Client, server: RunningServer) -> float:
+        target = Target(f"{server.url}/classify", bodies)
+        taken = client.load(target, max(1, connections // len(clients)), seconds, WARM_UP_SECONDS)
+        if taken.failed:
+            raise RuntimeError(f"requests failed: {taken.failed}")
+        return taken.per_second
+
+    with ThreadPoolExecutor(len(clients)) as threads:
+        return sum(threads.map(load, clients, cycle(servers)))
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    return f"{median(values):,.{digits}f} [{min(values):,.{digits}f}, {max(values):,.{digits}f}]"
+
+
+if __name__ == "__main__":
+    typer.run(main)

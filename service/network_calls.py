@@ -1,0 +1,85 @@
+"""Calls of networks that are in another process: what goes through a pipe, and what it means.
+
+A request is the name of a method and its arguments, an answer is what came of it. Both are pickled, so whoever can
+write to the pipe can do what its other end can.
+"""
+
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import torch
+
+from models.bundle import BundleError
+
+Answer = tuple[str | None, Any, str]
+"""The kind of an error, its message and its traceback; or no kind, and what was asked for."""
+TOLD_APART: dict[str, type[Exception]] = {
+    error.__name__: error for error in (torch.OutOfMemoryError, FloatingPointError, BundleError)
+}
+"""Errors that the gateway tells apart; any other comes as a RuntimeError."""
+
+
+class NetworksEndedError(RuntimeError):
+    """The process of the networks ended, could not begin, or is not there."""
+
+
+class TracebackError(Exception):
+    """The cause of an error that came from another process: its traceback there."""
+
+
+class Channel(Protocol):
+    """A way to networks in another process, which answers one call after the other.
+
+    Several threads may use it; each call waits for the one before.
+    """
+
+    def start(self) -> None:
+        """Opens the way unless it is open, and waits until the networks are loaded.
+
+        Raises:
+            NetworksEndedError: it could not be opened, or is retired.
+            BundleError: the bundle cannot be loaded.
+        """
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """What the method of the networks gives.
+
+        Raises:
+            NetworksEndedError: the way is closed, or is meanwhile.
+            torch.OutOfMemoryError, FloatingPointError: as the method raises them.
+            RuntimeError: the method raised anything else.
+        """
+
+    def retire(self) -> None:
+        """Lets it not be started again."""
+
+    def end(self, deadline: float) -> None:
+        """Closes it when it has answered, or breaks it off at a point of the monotonic clock."""
+
+
+def answer_of(call: Callable[[], Any]) -> Answer:
+    """What came of a call, as it is sent back."""
+    try:
+        return None, call(), ""
+    except Exception as error:  # noqa: BLE001 - the gateway decides what it means
+        kind = next((name for name, known in TOLD_APART.items() if isinstance(error, known)), RuntimeError.__name__)
+        message = str(error) if kind in TOLD_APART else repr(error)
+        failed = kind, message, "".join(traceback.format_exception(error))
+    # Only here is the exception gone, and with it the frames that held the batch in the device's memory.
+    torch.cuda.empty_cache()
+    return failed
+
+
+def receive(pipe: Connection) -> Any:
+    """What the next answer says was asked for.
+
+    Raises:
+        EOFError, OSError: there is none any more.
+        torch.OutOfMemoryError, FloatingPointError, BundleError, RuntimeError: as the call raised them.
+    """
+    kind, answer, told = pipe.recv()
+    if kind:
+        raise TOLD_APART.get(kind, RuntimeError)(answer) from TracebackError(told)
+    return answer

@@ -1,0 +1,157 @@
+"""Networks that several gateways share: held by `purigate networks`, asked through a socket of this machine."""
+
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from models.bundle import Manifest
+from models.bundle.manifest import Classifier, Pool
+from models.preprocessing import Preprocessing
+from service.network_calls import NetworksEndedError, receive
+from service.remote_networks import RemoteNetworks
+
+log = structlog.get_logger()
+
+PATIENCE_SECONDS = 60.0
+"""For whoever holds the networks to listen; what it loads then may take longer."""
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which networks a gateway asks for; the first that it sends.
+
+    Attributes:
+        networks: of its bundle.
+        defense: the name of what stands before the classifier.
+    """
+
+    networks: tuple[Classifier, Pool, Preprocessing]
+    defense: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """The answer to that, once they are there.
+
+    Attributes:
+        device: that they run on, in words.
+        precision: of their arithmetic.
+    """
+
+    device: str
+    precision: str
+
+
+class SharedChannel:
+    """A channel to networks that another process holds for several gateways.
+
+    Args:
+        path: of the socket.
+        wanted: the networks.
+    """
+
+    def __init__(self, path: Path, wanted: Wanted) -> None:
+        self._path = path
+        self._wanted = wanted
+        self._asking = threading.Lock()
+        self._retired = False
+        self._pipe: Connection | None = None
+        self.held: Held | None = None
+
+    def start(self) -> None:
+        """See `Channel`."""
+        with self._asking:
+            if self._retired:
+                raise NetworksEndedError("the networks are closed")
+            if self._pipe and not self._pipe.poll():  # readable while nothing was asked: its other end is closed
+                return
+            self._drop()
+            try:
+                self._pipe = Client(str(self._path), "AF_UNIX")
+            except OSError as error:
+                raise NetworksEndedError(f"{self._path}: nobody holds networks here ({error.strerror})") from error
+            self.held = self._exchange(self._wanted)
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """See `Channel`."""
+        with self._asking:
+            return self._exchange((method, arguments))
+
+    def retire(self) -> None:
+        """See `Channel`."""
+        self._retired = True
+
+    def end(self, deadline: float) -> None:
+        """See `Channel`."""
+        if not self._asking.acquire(timeout=max(0, deadline - time.monotonic())):
+            if pipe := self._pipe:
+                _break_off(pipe)
+            self._asking.acquire()
+        try:
+            self._drop()
+        finally:
+            self._asking.release()
+
+    def _exchange(self, request: Any) -> Any:
+        if self._pipe is None:
+            raise NetworksEndedError("there is no way to the networks")
+        try:
+            self._pipe.send(request)
+            return receive(self._pipe)
+        except (EOFError, OSError) as lost:
+            self._drop()
+            raise NetworksEndedError("whoever holds the networks ended") from lost
+
+    def _drop(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe:
+            pipe.close()
+
+
+def shared_networks(path: Path, manifest: Manifest, defense: str, patience: float = PATIENCE_SECONDS) -> RemoteNetworks:
+    """The networks of a bundle, held by another process.
+
+    Args:
+        path: of the socket that it listens on.
+        manifest: of the bundle.
+        defense: the name of what stands before the classifier.
+        patience: seconds for it to listen.
+
+    Raises:
+        NetworksEndedError: it does not, or ends meanwhile.
+        BundleError: it cannot load them, or has another bundle.
+    """
+    channel = SharedChannel(path, Wanted(manifest.networks, defense))
+    held = _await(channel, path, time.monotonic() + patience)
+    return RemoteNetworks([channel], held.device, held.precision)
+
+
+def _await(channel: SharedChannel, path: Path, deadline: float) -> Held:
+    told = False
+    while True:
+        try:
+            channel.start()
+        except NetworksEndedError:
+            if time.monotonic() > deadline:
+                raise
+        if channel.held:
+            return channel.held
+        if not told:
+            log.info("networks_awaited", socket=str(path))
+            told = True
+        time.sleep(POLL_SECONDS)
+
+
+def _break_off(pipe: Connection) -> None:
+    """Wakes whoever waits for an answer; closing the pipe would not."""
+    with suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as other:
+        other.shutdown(socket.SHUT_RDWR)
