@@ -255,7 +255,7 @@ class Gateway:
         self._admit(len(contents))
         async with deadline.enforced():
             answers = await self._ask(contents, deadline.end)
-        if not np.isfinite([one.scores for one in answers.predictions]).all():
+        if not all(np.isfinite(one.scores).all() for one in answers.predictions):
             log.error("scores_not_finite", queries=len(contents))
             raise DeviceFaultError("the networks gave no finite scores for this query", RETRY_AFTER_SECONDS)
         if self._quantum_seconds:

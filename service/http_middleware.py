@@ -4,10 +4,10 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -42,7 +42,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked = Headers(scope=scope)
+        asked = dict(reversed(scope["headers"]))  # of several with one name the first
         request_id = request_id_of(asked)
         scope.setdefault("state", {})["request_id"] = request_id
         begin = time.perf_counter()
@@ -53,14 +53,14 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers[HEADER] = request_id
+                headers = {HEADER: request_id}
                 if reading.unfinished:
                     await reading.take_what_came()
                 if reading.unfinished:  # nobody will read the rest, so the next request could not be told from it
                     headers["Connection"] = "close"
                 if allowance := scope["state"].get("allowance"):
-                    headers.update(allowance.headers())
+                    headers |= allowance.headers()
+                message["headers"] = [*message["headers"], *map(_encoded, headers.items())]
             await reading.finish(message, send)
 
         structlog.contextvars.clear_contextvars()  # a pipelined request starts in the context of the one before it
@@ -91,8 +91,8 @@ class Reading:
         unfinished: whether the request has a body of which some was not received.
     """
 
-    def __init__(self, headers: Headers, receive: Receive) -> None:
-        self.unfinished = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+    def __init__(self, headers: Mapping[bytes, bytes], receive: Receive) -> None:
+        self.unfinished = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
         self._receive = receive
 
     async def __call__(self) -> Message:
@@ -125,7 +125,16 @@ class Reading:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-def request_id_of(headers: Headers) -> str:
-    """The client's request id if it sent a sane one (up to 128 letters, digits, `.`, `_`, `-`), else a new one."""
-    offered = headers.get(HEADER, "")
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The client's request id if it sent a sane one (up to 128 letters, digits, `.`, `_`, `-`), else a new one.
+
+    Args:
+        headers: of the request, by their names in lower case.
+    """
+    offered = headers.get(HEADER.lower().encode(), b"").decode("latin-1")
     return offered if SANE_ID.fullmatch(offered) else uuid.uuid4().hex
+
+
+def _encoded(header: tuple[str, str]) -> tuple[bytes, bytes]:
+    name, value = header
+    return name.lower().encode("latin-1"), value.encode("latin-1")

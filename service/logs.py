@@ -1,8 +1,10 @@
 """Logs: one JSON object a line on standard output, those of the libraries too."""
 
+import json
 import logging
 import sys
 from contextlib import suppress
+from typing import Any
 
 import structlog
 from structlog.types import Processor
@@ -22,6 +24,14 @@ class Lines:
     info = warning = error = exception = critical = msg
 
 
+ENCODER = json.JSONEncoder(default=repr)
+
+
+def _json(event: Any, **_options: Any) -> str:
+    """The same as `json.dumps`, which makes an encoder for each line."""
+    return ENCODER.encode(event)
+
+
 def configure_logs() -> None:
     """Sends structlog's and the standard library's logs through one JSON renderer; called once, by the entry point.
 
@@ -35,7 +45,7 @@ def configure_logs() -> None:
     ]
     rendering: list[Processor] = [
         structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False)),
-        structlog.processors.JSONRenderer(),
+        structlog.processors.JSONRenderer(_json),
     ]
     structlog.configure(
         processors=[*shared, *rendering],

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.engine import Scores
-from service.schemas import Classification, Output, Score
+from service.schemas import Classification, Output
 
 DECIMALS = 2
 """Of rounded scores: steps of 0.01, under which the small differences that score-based attacks follow disappear."""
@@ -53,5 +53,10 @@ def _rounded(scores: Scores, labels: Sequence[str], top_k: int) -> Classificatio
 
 
 def _classification(scores: NDArray[np.floating], labels: Sequence[str], order: list[int]) -> Classification:
-    told = [Score(label=labels[index], index=index, score=min(float(scores[index]), 1.0)) for index in order]
-    return Classification(label=told[0].label, index=told[0].index, scores=told)
+    values = scores[order].tolist()
+    told = [
+        {"label": labels[index], "index": index, "score": min(value, 1.0)}
+        for index, value in zip(order, values, strict=True)
+    ]
+    best = order[0]
+    return Classification.model_validate({"label": labels[best], "index": best, "scores": told})

@@ -21,7 +21,7 @@ from service.network_calls import NetworksEndedError
 from service.network_host import NetworkHost, Shelf, SocketTakenError, listen
 from service.networks import Draws, Inferred, LocalNetworks, Networks
 from service.remote_networks import RemoteNetworks
-from service.shared_networks import shared_networks
+from service.shared_networks import Wanted, shared_networks
 from tests.conftest import PURIFIERS, change_bundle, untrained_purifier
 
 PLACEMENT = Placement(torch.device("cpu"), "float32")
@@ -149,6 +149,15 @@ def test_a_gateway_with_a_new_bundle_gets_it_while_another_keeps_the_old_one(fol
         assert not np.allclose(new.infer(IMAGES, DRAWS).scores, before, atol=1e-6)
         hosted.gateway(listener)
         assert len(hosted.made) == 2
+
+
+def test_networks_stay_for_a_gateway_that_begins_again(folder: Path) -> None:
+    shelf = Shelf(folder, real)
+    wanted = Wanted(read_manifest(folder).networks, "none")
+    with shelf.lend(wanted) as before:
+        pass
+    with shelf.lend(wanted) as after:
+        assert after is before
 
 
 def test_a_bundle_that_differs_in_its_name_alone_needs_no_other_networks(folder: Path, path: Path) -> None:
