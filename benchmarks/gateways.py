@@ -6,6 +6,9 @@ All run from the beginning, and idle but in their turn. A round gives one turn t
 and one to each number of gateways that share those of a `purigate networks`; every other round goes backwards. There
 are as many clients as gateways, processes too, each with its part of the connections to one gateway of the turn. It
 prints a Markdown table; ratios are of turns of one round.
+
+`--waiting` has networks of `benchmarks.waiting_networks` instead: on any machine it shows what there would be on a GPU but
+for what the GPU itself does.
 """
 
 import json
@@ -31,6 +34,10 @@ from benchmarks.server import PURIGATE_SERVE, RunningServer, running_server
 
 STOP_SECONDS = 60
 WARM_UP_SECONDS = 0.5
+PURIGATE_NETWORKS = (PURIGATE_SERVE[0], "networks")
+WAITING_SERVE, WAITING_HOST = (
+    (sys.executable, "-m", "benchmarks.waiting_networks", what) for what in ("serve", "host")
+)
 ALONE = 0
 """The turn of the gateway with networks of its own."""
 
@@ -39,6 +46,7 @@ def main(
     *,
     device: Annotated[str, typer.Option(help="'auto', 'cpu', 'cuda' or 'cuda:N'.")] = "auto",
     defense: Annotated[str, typer.Option(help="What stands before the classifier.")] = "puridefense",
+    waiting: Annotated[bool, typer.Option("--waiting", help="Networks that wait as long as those of a GPU.")] = False,
     counts: Annotated[
         str, typer.Option(help="Numbers of gateways, with commas between; each divides the largest.")
     ] = "1,2,4",
@@ -50,9 +58,10 @@ def main(
     """Prints the setting as one JSON line, and the table."""
     turns = [ALONE, *sorted({int(count) for count in counts.split(",")})]
     flags = ("--defense", defense, "--max-batch", str(max_batch))
+    serve, hold = (WAITING_SERVE, WAITING_HOST) if waiting else (PURIGATE_SERVE, PURIGATE_NETWORKS)
     with ExitStack() as stack:
-        socket = stack.enter_context(_running_host("--device", device, *flags))
-        alone = stack.enter_context(running_server("--device", device, *flags))
+        socket = stack.enter_context(_running_host(hold, "--device", device, *flags))
+        alone = stack.enter_context(running_server("--device", device, *flags, serve=serve))
         shared = ("--networks", "shared", "--networks-socket", str(socket), *flags)
         gateways = [stack.enter_context(running_server(*shared)) for _ in range(turns[-1])]
         asking = [stack.enter_context(running_client()) for _ in range(turns[-1])]
@@ -80,11 +89,11 @@ def main(
 
 
 @contextmanager
-def _running_host(*flags: str) -> Iterator[Path]:
+def _running_host(hold: Sequence[str], *flags: str) -> Iterator[Path]:
     """A process that holds networks; gives its socket, at which it may not listen yet."""
     with tempfile.TemporaryDirectory() as folder:
         socket = Path(folder) / "networks.sock"
-        command = [PURIGATE_SERVE[0], "networks", "--networks-socket", str(socket), *flags]
+        command = [*hold, "--networks-socket", str(socket), *flags]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
         try:
             yield socket
