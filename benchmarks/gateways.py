@@ -7,8 +7,8 @@ and one to each number of gateways that share those of a `purigate networks`; ev
 are as many clients as gateways, processes too, each with its part of the connections to one gateway of the turn. It
 prints a Markdown table; ratios are of turns of one round.
 
-`--waiting` has networks of `benchmarks.waiting_networks` instead: on any machine it shows what there would be on a GPU but
-for what the GPU itself does.
+`--waiting` has networks of `benchmarks.waiting_networks` instead: on any machine it shows what there would be on a GPU,
+but for what the GPU itself does.
 """
 
 import json
