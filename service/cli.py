@@ -17,7 +17,7 @@ from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs
 from service.network_calls import NetworksEndedError
-from service.network_host import SocketTakenError, host
+from service.network_host import SocketError, host
 from service.schemas import Output
 from service.secret_file import SecretError
 from service.server import ExposedError, run
@@ -61,7 +61,7 @@ def networks(context: typer.Context) -> None:
     settings = _settings(HostSettings, context.args)
     try:
         status = host(settings)
-    except (BundleError, DeviceMissingError, FloatingPointError, SocketTakenError, OSError) as error:
+    except (BundleError, DeviceMissingError, FloatingPointError, RuntimeError, SocketError) as error:
         _fail(error)
     raise typer.Exit(status)
 

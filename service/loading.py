@@ -24,13 +24,14 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
         service.secret_file.SecretError: a secret cannot be read.
     """
     bundle = read_bundle(settings.bundle)
-    networks, workers = _networks(settings, bundle)
+    randomness = choose_randomness(settings)
+    networks, workers = _networks(settings, bundle)  # from here on nothing fails, and would leave them behind
     return TorchEngine(
         bundle,
         settings.defense,
         networks,
         settings.max_batch,
-        choose_randomness(settings),
+        randomness,
         metrics,
         workers=workers,
         shadow=settings.shadow,

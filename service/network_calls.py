@@ -6,6 +6,7 @@ write to the pipe can do what its other end can.
 
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
@@ -19,6 +20,8 @@ TOLD_APART: dict[str, type[Exception]] = {
     error.__name__: error for error in (torch.OutOfMemoryError, FloatingPointError, BundleError)
 }
 """Errors that the gateway tells apart; any other comes as a RuntimeError."""
+BATCHES = frozenset({"infer", "purify"})
+"""The methods that take a batch."""
 
 
 class NetworksEndedError(RuntimeError):
@@ -68,7 +71,8 @@ def answer_of(call: Callable[[], Any]) -> Answer:
         message = str(error) if kind in TOLD_APART else repr(error)
         failed = kind, message, "".join(traceback.format_exception(error))
     # Only here is the exception gone, and with it the frames that held the batch in the device's memory.
-    torch.cuda.empty_cache()
+    with suppress(RuntimeError):  # of a device that is beyond it
+        torch.cuda.empty_cache()
     return failed
 
 

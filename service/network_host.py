@@ -4,12 +4,13 @@ One Python process does HTTP and decoding for about a thousand small images a se
 thousands. So there are several gateways, each whole, and one process that owns the device.
 """
 
+import gc
 import os
 import signal
 import stat
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
@@ -20,8 +21,9 @@ import structlog
 import torch
 
 from models.bundle import Bundle, BundleError, read_bundle
+from models.defenses import build_defense
 from models.device import choose_placement
-from service.network_calls import TOLD_APART, answer_of
+from service.network_calls import BATCHES, TOLD_APART, Answer, answer_of
 from service.networks import LocalNetworks, Networks
 from service.settings import HostSettings
 from service.shared_networks import Held, Wanted
@@ -32,14 +34,13 @@ log = structlog.get_logger()
 BACKLOG = 128
 OURS_ALONE = 0o177
 """The mask under which the socket is made: whoever can write to it can do what this process can."""
-BATCHES = frozenset({"infer", "purify"})
 CALLS = BATCHES | {"warm_up"}
-STOP_SECONDS = 20.0
-"""For the batches that are under way when it is told to stop."""
+LEAVING_SECONDS = 5.0
+"""That gateways have to leave once they have drained, and a last batch to be done."""
 
 
-class SocketTakenError(Exception):
-    """Another process listens at the socket, or something that is no socket lies there."""
+class SocketError(Exception):
+    """The socket cannot be made, or another process listens at it."""
 
 
 class Stopped(BaseException):
@@ -62,9 +63,8 @@ class Shelf:
         self._users: dict[Wanted, int] = {}
         self._last: Wanted | None = None
 
-    @contextmanager
-    def lend(self, wanted: Wanted, bundle: Bundle | None = None) -> Iterator[Networks]:
-        """The networks that are wanted, for as long as the context lasts.
+    def take(self, wanted: Wanted, bundle: Bundle | None = None) -> Networks:
+        """The networks that are wanted; they stay until they are given back.
 
         Args:
             wanted: which.
@@ -75,19 +75,28 @@ class Shelf:
         """
         with self._changing:
             if wanted not in self._networks:
-                self._networks[wanted] = self._load(wanted, bundle or read_bundle(self._folder))
-            networks = self._networks[wanted]
-            self._users[wanted] = self._users.get(wanted, 0) + 1
+                self._drop_unused()  # before the device has to hold these too
+                self._networks[wanted] = self._load(wanted, bundle)
+                self._users[wanted] = 0
+            self._users[wanted] += 1
             self._last = wanted
-            self._clear()
-        try:
-            yield networks
-        finally:
-            with self._changing:
-                self._users[wanted] -= 1
-                self._clear()
+            return self._networks[wanted]
 
-    def _load(self, wanted: Wanted, bundle: Bundle) -> Networks:
+    def find(self, wanted: Wanted) -> Networks:
+        """Networks that were taken."""
+        return self._networks[wanted]
+
+    def give_back(self, wanted: Wanted) -> None:
+        """Drops them if nobody else has them, unless they are the last that were asked for: one may begin again."""
+        with self._changing:
+            self._users[wanted] -= 1
+            self._drop_unused(but=self._last)
+
+    def _load(self, wanted: Wanted, bundle: Bundle | None) -> Networks:
+        try:
+            bundle = bundle or read_bundle(self._folder)
+        except BundleError as error:  # a gateway may tell it to a client, who need not know where it lies
+            raise BundleError(str(error).replace(f"{self._folder}/", "")) from error
         if bundle.manifest.networks != wanted.networks:
             raise BundleError("whoever holds the networks finds another bundle in its folder now")
         networks = self._make(bundle, wanted.defense)
@@ -95,14 +104,15 @@ class Shelf:
         log.info("networks_loaded", bundle=told.name, version=told.version, defense=wanted.defense)
         return networks
 
-    def _clear(self) -> None:
-        """Drops what nobody uses, except what a gateway that begins again will want."""
-        unused = [one for one, users in self._users.items() if not users and one != self._last]
+    def _drop_unused(self, but: Wanted | None = None) -> None:
+        unused = [one for one, users in self._users.items() if not users and one != but]
         for one in unused:
             del self._users[one], self._networks[one]
             log.info("networks_dropped", defense=one.defense)
         if unused:
-            torch.cuda.empty_cache()
+            gc.collect()
+            with suppress(RuntimeError):  # of a device that is beyond it
+                torch.cuda.empty_cache()
 
 
 class NetworkHost:
@@ -123,8 +133,10 @@ class NetworkHost:
         self._device_works = device_works
         self._on_lost = on_lost
         self._turn = threading.Lock()
+        self._warming_up = threading.Lock()
+        self._gateways = 0
         self._calls = 0
-        self._calling = threading.Condition()
+        self._changed = threading.Condition()
         self._stopping = False
 
     def load(self, bundle: Bundle, defense: str, max_batch: int) -> None:
@@ -133,9 +145,10 @@ class NetworkHost:
         Raises:
             FloatingPointError: the networks give no numbers.
         """
-        with self._shelf.lend(Wanted(bundle.manifest.networks, defense), bundle) as networks:
-            purifiers = tuple(bundle.purifiers) if defense == "puridefense" else ()
-            networks.warm_up(purifiers, max_batch)
+        wanted = Wanted(bundle.manifest.networks, defense)
+        networks = self._shelf.take(wanted, bundle)
+        networks.warm_up(build_defense(defense, bundle).purifiers, max_batch)
+        self._shelf.give_back(wanted)
 
     def serve(self, listener: Listener) -> None:
         """Takes gateways until the process is told to stop."""
@@ -144,57 +157,76 @@ class NetworkHost:
 
     def admit(self, pipe: Connection) -> None:
         """Answers a gateway from now on, in a thread."""
+        with self._changed:
+            self._gateways += 1
         threading.Thread(target=self._serve, args=(pipe,), name="gateway", daemon=True).start()
 
     def stop(self, seconds: float) -> None:
-        """Begins no call any more, and waits for those under way."""
-        with self._calling:
+        """Answers those that are here until they have left, or for so many seconds, and then no more.
+
+        Gateways that were told to stop at the same time drain first, and need the networks for that.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._gateways or self.lost, seconds)
             self._stopping = True
-            self._calling.wait_for(lambda: not self._calls, seconds)
+            self._changed.wait_for(lambda: not self._calls, LEAVING_SECONDS)
 
     def _serve(self, pipe: Connection) -> None:
         """The whole stay of a gateway."""
-        lent: list[Networks] = []
-        with pipe, suppress(EOFError, OSError), ExitStack() as stay:
-            wanted: Wanted = pipe.recv()
+        try:
+            with pipe, suppress(EOFError, OSError):
+                wanted: Wanted = pipe.recv()
+                answer = answer_of(partial(self._lend, wanted))
+                try:
+                    self._send(pipe, answer)
+                    while not answer[0] and self._answer(pipe, wanted, *pipe.recv()):
+                        pass
+                finally:
+                    if not answer[0]:
+                        self._shelf.give_back(wanted)
+        finally:
+            with self._changed:
+                self._gateways -= 1
+                self._changed.notify_all()
 
-            def lend() -> Held:
-                lent.append(stay.enter_context(self._shelf.lend(wanted)))
-                return Held(lent[0].device, lent[0].precision)
+    def _lend(self, wanted: Wanted) -> Held:
+        networks = self._shelf.take(wanted)
+        return Held(networks.device, networks.precision)
 
-            pipe.send(answer_of(lend))
-            while lent and self._answer(pipe, lent[0], *pipe.recv()):
-                pass
-
-    def _answer(self, pipe: Connection, networks: Networks, method: str, arguments: tuple[Any, ...]) -> bool:
+    def _answer(self, pipe: Connection, wanted: Wanted, method: str, arguments: tuple[Any, ...]) -> bool:
         """Answers a call; whether another may follow."""
-        with self._calling:
+        with self._changed:
             if self._stopping or method not in CALLS:
                 return False
             self._calls += 1
         try:
-            answer = answer_of(partial(self._call, networks, method, arguments))
-            pipe.send(answer)
-            if answer[0] and answer[0] not in TOLD_APART:
-                self._check_device()
+            self._send(pipe, answer_of(partial(self._call, wanted, method, arguments)))
         finally:
-            with self._calling:
+            with self._changed:
                 self._calls -= 1
-                self._calling.notify_all()
+                self._changed.notify_all()
         return True
 
-    def _call(self, networks: Networks, method: str, arguments: tuple[Any, ...]) -> Any:
-        call = partial(getattr(networks, method), *arguments)
-        if method not in BATCHES:  # a warm-up may compile for long, and holds up nobody
-            return call()
-        with self._turn:
-            return call()
+    def _call(self, wanted: Wanted, method: str, arguments: tuple[Any, ...]) -> Any:
+        # A warm-up may compile for long, and batches go on beside it; two of them could not record graphs at once.
+        with self._turn if method in BATCHES else self._warming_up:
+            return getattr(self._shelf.find(wanted), method)(*arguments)
+
+    def _send(self, pipe: Connection, answer: Answer) -> None:
+        """Sends an answer, and looks at the device if it is an error of an unknown kind."""
+        try:
+            pipe.send(answer)
+        finally:
+            if answer[0] and answer[0] not in TOLD_APART:
+                self._check_device()
 
     def _check_device(self) -> None:
         """A fault may be of one batch or of the device, and what it held there is then lost for every batch."""
         if not self.lost and not self._device_works():
-            self.lost = True
             log.error("device_lost")
+            with self._changed:
+                self.lost = True
+                self._changed.notify_all()
             self._on_lost()
 
 
@@ -202,12 +234,12 @@ def host(settings: HostSettings) -> int:
     """Holds networks until it is told to stop; gives the exit status.
 
     Raises:
-        SocketTakenError: see there.
-        OSError: the socket cannot be made.
+        SocketError: see there.
         models.bundle.BundleError: the bundle cannot be served.
         models.device.DeviceMissingError: the device does not exist.
-        FloatingPointError: the networks give no numbers.
+        FloatingPointError, RuntimeError: its networks fail.
     """
+    gc.freeze()  # as the gateway does
     placement = choose_placement(settings.device, settings.precision)
     torch.set_num_threads(choose_workers(1, placement.device.type).threads)
     with listen(settings.networks_socket) as listener:  # gateways may ask already, and wait
@@ -220,9 +252,9 @@ def host(settings: HostSettings) -> int:
         log.info("networks_ready", socket=str(settings.networks_socket))
         with suppress(Stopped):
             networks.serve(listener)
-    for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, signal.SIG_DFL)
-    networks.stop(STOP_SECONDS)
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(stop, signal.SIG_DFL)
+    networks.stop(settings.drain_timeout_ms / 1000 + LEAVING_SECONDS)
     return int(networks.lost)
 
 
@@ -230,21 +262,27 @@ def listen(path: Path) -> Listener:
     """Listens at a socket that only this user can write to, in place of one that was left behind.
 
     Raises:
-        SocketTakenError: see there.
-        OSError: it cannot be made.
+        SocketError: see there.
     """
-    if path.exists():
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise SocketTakenError(f"{path}: is no socket")
-        with suppress(OSError):
-            Client(str(path), "AF_UNIX").close()
-            raise SocketTakenError(f"{path}: another process holds networks here")
-        path.unlink()
-    before = os.umask(OURS_ALONE)
     try:
-        return Listener(str(path), "AF_UNIX", BACKLOG)
-    finally:
-        os.umask(before)
+        if path.exists():
+            _remove_left_behind(path)
+        before = os.umask(OURS_ALONE)
+        try:
+            return Listener(str(path), "AF_UNIX", BACKLOG)
+        finally:
+            os.umask(before)
+    except OSError as error:
+        raise SocketError(f"{path}: {error.strerror or error}") from error
+
+
+def _remove_left_behind(path: Path) -> None:
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise SocketError(f"{path}: is no socket")
+    with suppress(OSError):
+        Client(str(path), "AF_UNIX").close()
+        raise SocketError(f"{path}: another process holds networks here")
+    path.unlink()
 
 
 def _works(device: torch.device) -> bool:

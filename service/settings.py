@@ -47,6 +47,9 @@ class NetworkSettings(BaseSettings):
         "auto", description="Of the networks' arithmetic; `auto` is bfloat16 where the device computes it natively."
     )
     max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
+    drain_timeout_ms: PositiveInt = Field(
+        20_000, description="How long a stop waits for accepted requests before it drops them."
+    )
 
 
 class HostSettings(NetworkSettings):
@@ -121,9 +124,6 @@ class Settings(NetworkSettings):
     head_timeout_ms: PositiveInt = Field(
         10_000,
         description="From a connection, or the first byte of its next request, to the end of the head.",
-    )
-    drain_timeout_ms: PositiveInt = Field(
-        20_000, description="How long a stop waits for accepted requests before it drops them."
     )
     max_body_bytes: PositiveInt = Field(16 * MEBIBYTE, description="Largest body of a request.")
     max_waiting_bytes: PositiveInt = Field(

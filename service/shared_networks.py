@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 import threading
 import time
 from contextlib import suppress
@@ -15,7 +16,7 @@ import structlog
 from models.bundle import Manifest
 from models.bundle.manifest import Classifier, Pool
 from models.preprocessing import Preprocessing
-from service.network_calls import NetworksEndedError, receive
+from service.network_calls import BATCHES, NetworksEndedError, receive
 from service.remote_networks import RemoteNetworks
 
 log = structlog.get_logger()
@@ -23,6 +24,12 @@ log = structlog.get_logger()
 PATIENCE_SECONDS = 60.0
 """For whoever holds the networks to listen; what it loads then may take longer."""
 POLL_SECONDS = 0.2
+BATCH_SECONDS = 60.0
+"""For a batch, and those of other gateways before it; whoever does not answer by then hangs."""
+LOADING_SECONDS = 600.0
+"""For anything else: networks may have to be loaded, and their kernels to be compiled."""
+CREDENTIALS = struct.Struct("3i")
+"""Of who listens, as Linux tells them: process, user and group."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +82,13 @@ class SharedChannel:
             if self._pipe and not self._pipe.poll():  # readable while nothing was asked: its other end is closed
                 return
             self._drop()
-            try:
-                self._pipe = Client(str(self._path), "AF_UNIX")
-            except OSError as error:
-                raise NetworksEndedError(f"{self._path}: nobody holds networks here ({error.strerror})") from error
-            self.held = self._exchange(self._wanted)
+            self._pipe = _connected(self._path)
+            self.held = self._exchange(self._wanted, LOADING_SECONDS)
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """See `Channel`."""
         with self._asking:
-            return self._exchange((method, arguments))
+            return self._exchange((method, arguments), BATCH_SECONDS if method in BATCHES else LOADING_SECONDS)
 
     def retire(self) -> None:
         """See `Channel`."""
@@ -101,15 +105,18 @@ class SharedChannel:
         finally:
             self._asking.release()
 
-    def _exchange(self, request: Any) -> Any:
+    def _exchange(self, request: Any, seconds: float) -> Any:
         if self._pipe is None:
             raise NetworksEndedError("there is no way to the networks")
         try:
             self._pipe.send(request)
-            return receive(self._pipe)
+            if self._pipe.poll(seconds):
+                return receive(self._pipe)
         except (EOFError, OSError) as lost:
             self._drop()
             raise NetworksEndedError("whoever holds the networks ended") from lost
+        self._drop()
+        raise NetworksEndedError(f"whoever holds the networks did not answer within {seconds:g} s")
 
     def _drop(self) -> None:
         pipe, self._pipe = self._pipe, None
@@ -149,6 +156,32 @@ def _await(channel: SharedChannel, path: Path, deadline: float) -> Held:
             log.info("networks_awaited", socket=str(path))
             told = True
         time.sleep(POLL_SECONDS)
+
+
+def _connected(path: Path) -> Connection:
+    """A pipe to whoever listens there.
+
+    Raises:
+        NetworksEndedError: nobody does, or another user, who could have what is sent back do anything.
+    """
+    try:
+        pipe = Client(str(path), "AF_UNIX")
+    except OSError as error:
+        raise NetworksEndedError(f"{path}: nobody holds networks here ({error.strerror or error})") from error
+    if not _is_ours(pipe):
+        pipe.close()
+        raise NetworksEndedError(f"{path}: another user listens here")
+    return pipe
+
+
+def _is_ours(pipe: Connection) -> bool:
+    """Whether the process at the other end is of our user, where the system tells."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    with socket.socket(fileno=os.dup(pipe.fileno())) as other:
+        told = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+    _, user, _ = CREDENTIALS.unpack(told)
+    return bool(user == os.geteuid())
 
 
 def _break_off(pipe: Connection) -> None:

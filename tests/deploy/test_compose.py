@@ -156,7 +156,7 @@ def test_gateways_that_share_networks_have_no_gpu_and_ask_who_has_it(compose: Co
         assert not devices(gateway)
         assert "workers" not in told
         assert "sockets:/run/purigate:ro" in gateway["volumes"]
-        for shared in ("PURIGATE_BUNDLE", "PURIGATE_DEFENSE", "PURIGATE_MAX_BATCH"):
+        for shared in ("PURIGATE_BUNDLE", "PURIGATE_DEFENSE", "PURIGATE_MAX_BATCH", "PURIGATE_DRAIN_TIMEOUT_MS"):
             assert gateway["environment"][shared] == host["environment"][shared]
         assert set(gateway["volumes"]) & set(host["volumes"]) == {one for one in host["volumes"] if "/bundles:" in one}
 
@@ -200,7 +200,7 @@ def test_without_a_gpu_all_else_is_the_same(compose: Compose, kernel_cache: str)
 
 def test_a_gateway_has_longer_to_stop_than_it_needs_to_drain(project: dict[str, Any]) -> None:
     drain = Settings.model_fields["drain_timeout_ms"].default / 1000
-    for name in set(GATEWAYS) & set(services(project)):
+    for name in {*GATEWAYS, "networks"} & set(services(project)):
         assert seconds(services(project)[name]["stop_grace_period"]) >= drain + 10
     if entry := services(project).get("entry"):
         assert seconds(entry["stop_grace_period"]) >= drain + 10
@@ -264,7 +264,7 @@ def test_keys_are_written_by_the_tool_and_only_read_by_the_gateway(project: dict
 
 def test_a_gateway_takes_every_setting_that_a_deployment_may_change(root: Path) -> None:
     """Those of the container itself are fixed, by the image or in the file."""
-    fixed = {"host", "port", "metrics_port", "device", "insecure", "output", "sticky_secret"}
+    fixed = {"host", "port", "metrics_port", "device", "insecure", "output", "sticky_secret", "networks_socket"}
     audit = {"audit_file", "audit_max_bytes", "audit_backups"}
     text = (root / "deploy" / "compose" / "gateway.yml").read_text()
     declared = set(yaml.safe_load(text)["services"]["gateway"]["environment"])

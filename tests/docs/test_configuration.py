@@ -7,7 +7,7 @@ import pytest
 
 from service.errors import HEAD_TOO_LARGE, INTERNAL, PROBLEMS, TOO_MANY_CONNECTIONS
 from service.metrics import Metrics
-from service.settings import ENVIRONMENT_PREFIX, Settings
+from service.settings import ENVIRONMENT_PREFIX, HostSettings, Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,6 +24,11 @@ def test_the_table_of_settings_lists_every_setting_with_its_flag_and_meaning(con
         for name, field in Settings.model_fields.items()
     ]
     assert documented == declared
+
+
+def test_the_command_that_holds_networks_is_written_with_every_flag_that_it_has(configuration: str) -> None:
+    (command,) = re.findall(r"^purigate networks .*$", configuration, re.MULTILINE)
+    assert set(re.findall(r"--([\w-]+)", command)) == {name.replace("_", "-") for name in HostSettings.model_fields}
 
 
 def test_the_defaults_in_the_table_of_settings_are_those_of_the_code(configuration: str) -> None:

@@ -154,12 +154,15 @@ def test_a_gateway_that_ends_leaves_the_other_its_networks(deployment: Deploymen
     assert other.ask(png(1)).status_code == 200
 
 
-def test_it_stops_when_it_is_told_to_and_takes_its_socket_with_it(deployment: Deployment, png: Png) -> None:
-    deployment.host.stop()
+def test_a_stop_of_all_at_once_lets_a_gateway_drain_first(deployment: Deployment, png: Png) -> None:
+    host, last = deployment.host, deployment.gateways[1]
+    host.stop()
+    wait_until(lambda: not deployment.socket.exists(), PATIENCE_SECONDS)
+    assert last.ask(png(1)).status_code == 200
 
-    assert deployment.host.wait() == 0
-    assert not deployment.socket.exists()
-    assert deployment.gateways[1].ask(png(1)).status_code == 503
+    last.process.stop()
+    assert last.process.wait() in {0, -signal.SIGTERM}
+    assert host.wait() == 0
 
 
 def test_a_bundle_that_cannot_be_served_is_refused(launch: "Launch", tmp_path: Path) -> None:

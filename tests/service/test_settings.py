@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from service.settings import Settings, embedded_bundle
+from service.settings import HostSettings, Settings, embedded_bundle
 
 
 @pytest.fixture(autouse=True)
@@ -138,3 +138,29 @@ def test_two_passwords_of_one_redis_are_an_error_that_does_not_tell_them(tmp_pat
     with pytest.raises(ValidationError, match="redis_password_file") as error:
         Settings(redis_url=SecretStr("redis://:hunter2@redis"), redis_password_file=tmp_path / "password")
     assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (("--networks-socket", "a.sock"), "networks_socket is for networks that are shared"),
+        (("--networks", "processes", "--networks-socket", "a.sock"), "networks_socket is for networks that are shared"),
+        (("--networks", "shared"), "shared networks need networks_socket"),
+        (("--networks", "shared", "--networks-socket", "a.sock", "--device", "cpu"), "of whoever holds them"),
+        (("--networks", "shared", "--networks-socket", "a.sock", "--precision", "float32"), "of whoever holds them"),
+        (("--networks", "shared", "--networks-socket", "a.sock", "--workers", "2"), "one batch of each gateway"),
+    ],
+)
+def test_networks_that_are_elsewhere_are_said_so_once(flags: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        from_flags(*flags)
+
+
+def test_who_holds_networks_reads_what_gateways_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"BUNDLE": "/b", "DEFENSE": "none", "MAX_BATCH": "7", "NETWORKS_SOCKET": "/s"}.items():
+        monkeypatch.setenv(f"PURIGATE_{name}", value)
+    monkeypatch.setenv("PURIGATE_PORT", "1")
+    settings = HostSettings(_cli_parse_args=[])
+    gateway = from_flags("--networks", "shared")
+    for name in ("bundle", "defense", "max_batch", "networks_socket", "drain_timeout_ms"):
+        assert getattr(settings, name) == getattr(gateway, name)

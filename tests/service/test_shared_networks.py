@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -17,8 +18,9 @@ import torch
 from models.bundle import Bundle, BundleError, read_bundle, read_manifest
 from models.device import Placement
 from models.preprocessing import Pixels
+from service import shared_networks as shared
 from service.network_calls import NetworksEndedError
-from service.network_host import NetworkHost, Shelf, SocketTakenError, listen
+from service.network_host import NetworkHost, Shelf, SocketError, listen
 from service.networks import Draws, Inferred, LocalNetworks, Networks
 from service.remote_networks import RemoteNetworks
 from service.shared_networks import Wanted, shared_networks
@@ -29,6 +31,7 @@ NAMES = tuple(PURIFIERS)
 IMAGES = list(np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), np.uint8))
 DRAWS = Draws(np.random.default_rng(2).integers(0, 4, (3, 4)), NAMES)
 IMPATIENT = 0.0
+MANY = 20_000
 
 
 def real(bundle: Bundle, defense: str) -> Networks:
@@ -98,9 +101,17 @@ class Hosted:
         return networks
 
 
-def ask_for_ever(networks: RemoteNetworks) -> None:
-    while True:
+def dead(*_arguments: object) -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def ask_on(networks: RemoteNetworks) -> None:
+    for _ in range(MANY):
         networks.purify(IMAGES, DRAWS)
+
+
+def wanted_of(folder: Path) -> Wanted:
+    return Wanted(read_manifest(folder).networks, "puridefense")
 
 
 @pytest.fixture
@@ -153,11 +164,30 @@ def test_a_gateway_with_a_new_bundle_gets_it_while_another_keeps_the_old_one(fol
 
 def test_networks_stay_for_a_gateway_that_begins_again(folder: Path) -> None:
     shelf = Shelf(folder, real)
-    wanted = Wanted(read_manifest(folder).networks, "none")
-    with shelf.lend(wanted) as before:
-        pass
-    with shelf.lend(wanted) as after:
-        assert after is before
+    wanted = wanted_of(folder)
+    before = shelf.take(wanted)
+    shelf.give_back(wanted)
+    assert shelf.take(wanted) is before
+
+
+def test_a_device_with_room_for_two_is_enough_for_one_new_bundle_after_the_other(folder: Path) -> None:
+    """A bundle whose warm-up failed is the last that was asked for, and nobody has it."""
+    made: list[weakref.ref[Networks]] = []
+
+    def make(bundle: Bundle, defense: str) -> Networks:
+        assert sum(one() is not None for one in made) < 2, "out of memory"
+        networks = real(bundle, defense)
+        made.append(weakref.ref(networks))
+        return networks
+
+    shelf = Shelf(folder, make)
+    shelf.take(wanted_of(folder))
+    for _ in range(3):
+        change_bundle(folder, {"pgd-rcan": untrained_purifier(PURIFIERS["pgd-rcan"])})
+        wanted = wanted_of(folder)
+        shelf.take(wanted)
+        shelf.give_back(wanted)
+    assert len(made) == 4
 
 
 def test_a_bundle_that_differs_in_its_name_alone_needs_no_other_networks(folder: Path, path: Path) -> None:
@@ -188,8 +218,9 @@ def test_a_bundle_that_is_damaged_is_told_and_the_next_gateway_is_served_once_it
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1])
     with hosted.listening() as listener:
-        with pytest.raises(BundleError, match=r"classifier\.safetensors"):
+        with pytest.raises(BundleError, match=r"^classifier\.safetensors: ") as told:
             hosted.gateway(listener)
+        assert str(folder) not in str(told.value)
         weights.write_bytes(whole)
         assert hosted.gateway(listener).infer(IMAGES, DRAWS).scores.shape == (3, 4)
 
@@ -201,6 +232,7 @@ def test_batches_of_gateways_take_turns(folder: Path, path: Path) -> None:
         gateways = [hosted.gateway(listener) for _ in range(3)]
         answers = [threads.submit(gateway.infer, IMAGES, None) for gateway in gateways]
         assert held.asked.acquire(timeout=60)
+        assert not held.asked.acquire(timeout=0.5), "a second one was let in"
         held.free.set()
         assert [answer.result().scores.shape for answer in answers] == [(3, 2)] * 3
     assert held.most_inside == 1
@@ -231,20 +263,76 @@ def test_a_device_that_does_nothing_any_more_ends_the_process(folder: Path, path
     assert hosted.host.lost
 
 
-def test_a_stop_waits_for_the_batch_that_is_under_way_and_begins_no_other(folder: Path, path: Path) -> None:
+@pytest.mark.parametrize("where", ["a batch", "loading"])
+def test_a_device_is_looked_at_even_if_its_memory_cannot_be_given_back(
+    folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """As it is on a GPU after an illegal access: whatever is asked of it raises."""
+    held = Held()
+    held.free.set()
+
+    def make(_bundle: Bundle, _defense: str) -> Networks:
+        if where == "loading":
+            dead()
+        return held
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", dead)
+    hosted = Hosted(folder, path, make)
+    hosted.works = False
+    with hosted.listening() as listener:
+        with pytest.raises(RuntimeError, match="illegal" if where == "loading" else "odd"):
+            hosted.gateway(listener).infer(IMAGES, DRAWS)
+        assert hosted.on_lost.wait(60)
+
+
+def test_a_stop_waits_until_gateways_have_drained_and_left(folder: Path, path: Path) -> None:
+    hosted = Hosted(folder, path, real)
+    with hosted.listening() as listener, ThreadPoolExecutor(1) as threads:
+        gateways = [hosted.gateway(listener) for _ in range(2)]
+        stopping = threads.submit(hosted.host.stop, 60)
+        for gateway in gateways:
+            assert not stopping.done()
+            for _ in range(3):
+                assert gateway.infer(IMAGES, DRAWS).scores.shape == (3, 4)
+            gateway.close()
+        stopping.result(60)
+
+
+def test_a_stop_after_a_while_waits_for_the_batch_that_is_under_way_and_begins_no_other(
+    folder: Path, path: Path
+) -> None:
     held = Held()
     hosted = Hosted(folder, path, lambda _bundle, _defense: held)
     with hosted.listening() as listener, ThreadPoolExecutor(2) as threads:
         networks, other = hosted.gateway(listener), hosted.gateway(listener)
         answer = threads.submit(networks.infer, IMAGES, None)
         assert held.asked.acquire(timeout=60)
-        stopping = threads.submit(hosted.host.stop, 60)
+        stopping = threads.submit(hosted.host.stop, 0)
         with pytest.raises(NetworksEndedError, match="ended"):
-            ask_for_ever(other)  # until the stop has begun, which lets nothing in
+            ask_on(other)  # until the stop has begun, which lets nothing in
         assert not stopping.done()
         held.free.set()
         stopping.result()
         assert answer.result().scores.shape == (3, 2)
+
+
+def test_who_does_not_answer_is_given_up(folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared, "BATCH_SECONDS", 0.2)
+    held = Held()
+    hosted = Hosted(folder, path, lambda _bundle, _defense: held)
+    with hosted.listening() as listener:
+        networks = hosted.gateway(listener)
+        with pytest.raises(NetworksEndedError, match=r"did not answer within 0\.2 s"):
+            networks.infer(IMAGES, None)
+        with pytest.raises(NetworksEndedError, match="no way to the networks"):
+            networks.infer(IMAGES, None)
+        held.free.set()
+
+
+def test_another_user_is_not_asked(folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    with listen(path), pytest.raises(NetworksEndedError, match=f"{path}: another user listens here"):
+        shared_networks(path, read_manifest(folder), "puridefense", IMPATIENT)
 
 
 def test_a_method_that_is_none_of_networks_ends_the_stay(folder: Path, path: Path) -> None:
@@ -283,7 +371,7 @@ def test_the_socket_is_for_this_user_alone_and_goes_with_its_listener(path: Path
 
 
 def test_the_socket_of_another_process_is_not_taken(path: Path) -> None:
-    with listen(path), pytest.raises(SocketTakenError, match="another process holds networks here"):
+    with listen(path), pytest.raises(SocketError, match="another process holds networks here"):
         listen(path)
 
 
@@ -299,6 +387,12 @@ def test_one_that_was_left_behind_is_taken(path: Path) -> None:
 
 def test_what_is_no_socket_is_left_alone(path: Path) -> None:
     path.write_text("mine")
-    with pytest.raises(SocketTakenError, match="is no socket"):
+    with pytest.raises(SocketError, match="is no socket"):
         listen(path)
     assert path.read_text() == "mine"
+
+
+def test_a_socket_that_cannot_be_made_is_told_with_its_path(tmp_path: Path) -> None:
+    for path in (tmp_path / "nowhere" / "networks.sock", tmp_path / ("long" * 50)):
+        with pytest.raises(SocketError, match=f"^{path}: "):
+            listen(path)
