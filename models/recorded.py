@@ -9,6 +9,7 @@ from models.defenses.disco import DISCO, DISCOEnsemble
 from models.defenses.puridefense import PuriDefense
 from models.device import Placement, send
 from models.inference import classifier_for_inference, defense_for_inference, is_exported
+from models.recorded_puridefense import RecordedPuriDefense
 from models.replay import Function, GraphRecorder, Replayed
 from models.routed_convolution import routing_problem
 
@@ -51,8 +52,8 @@ def recorded_defense(defense: Defense, placement: Placement) -> Function:
         if problem := routing_problem(placement.device):
             log.warning("purifiers are called one by one, which is slow on a GPU: %s", problem)
             return prepared
-        prepared = prepared.routed()
-    elif not isinstance(prepared, DISCO | DISCOEnsemble):
+        return RecordedPuriDefense(prepared, LARGEST, GraphRecorder(placement.device))
+    if not isinstance(prepared, DISCO | DISCOEnsemble):
         return prepared
     replayed = Replayed(prepared, LARGEST, GraphRecorder(placement.device))
 

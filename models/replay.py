@@ -29,7 +29,17 @@ class Recording(Protocol):
         """Repeats the call, on what the inputs hold now."""
 
 
-Recorder = Callable[[Function, tuple[Tensor, ...]], Recording]
+class Recorder(Protocol):
+    """Makes recordings, which may share their memory.
+
+    Attributes:
+        one_at_a_time: held while one of them is made, replayed or read.
+    """
+
+    one_at_a_time: threading.Lock
+
+    def __call__(self, function: Function, inputs: tuple[Tensor, ...]) -> Recording:
+        """Records one call, of inputs that belong to the recording from now on."""
 
 
 class GraphRecording:
@@ -68,6 +78,7 @@ class GraphRecorder:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self.one_at_a_time = threading.Lock()
         self._device = device
         with torch.cuda.device(device):
             self._memory = torch.cuda.graph_pool_handle()
@@ -88,7 +99,7 @@ class Replayed:
     Args:
         function: is called itself with batches larger than the largest.
         largest: batch that is recorded.
-        record: makes recordings, of which one at a time is replayed and read.
+        record: makes the recordings; what else it records is not replayed meanwhile, and the function not called.
     """
 
     def __init__(self, function: Function, largest: int, record: Recorder) -> None:
@@ -96,11 +107,10 @@ class Replayed:
         self._largest = largest
         self._record = record
         self._recordings: dict[tuple[torch.Size, ...], Recording] = {}
-        self._one_at_a_time = threading.Lock()
 
     def __call__(self, *inputs: Tensor) -> Tensor:
         count = len(inputs[0])
-        with self._one_at_a_time:
+        with self._record.one_at_a_time:
             if not 0 < count <= self._largest:
                 return self._function(*inputs)
             recording = self._recording(count, inputs)
@@ -109,8 +119,12 @@ class Replayed:
             recording.replay()
             return recording.output[:count].clone()
 
+    def rows(self, count: int) -> int:
+        """Of what the function is called with for a batch of `count`."""
+        return min(rung(count), self._largest) if 0 < count <= self._largest else count
+
     def _recording(self, count: int, inputs: tuple[Tensor, ...]) -> Recording:
-        rows = min(rung(count), self._largest)
+        rows = self.rows(count)
         shapes = tuple(torch.Size((rows, *one.shape[1:])) for one in inputs)
         if shapes not in self._recordings:
             self._recordings[shapes] = self._record(self._function, tuple(_repeated(one, rows) for one in inputs))

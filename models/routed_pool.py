@@ -1,10 +1,12 @@
 """A pool whose purifiers of one architecture run as one network: its time on a GPU is that of one purifier."""
 
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from models.branches import Branches
 from models.pool import PurifierPool
 from models.purifier import Purifier, PurifierConfig
 from models.routed_convolution import Route, routed
@@ -54,10 +56,10 @@ class RoutedPool(PurifierPool):
             owners[row, indices] = torch.arange(len(indices), dtype=torch.int32)
         stacks = [RoutedPurifiers([purifiers[index] for index in indices]) for indices in members.values()]
         self.architectures = nn.ModuleList(stacks)
-        self._branches: list[torch.cuda.Stream] = []
+        self.branches = Branches()
         self.register_buffer("owners", owners.to(next(pool.parameters()).device))
 
-    def without(self, name: str) -> PurifierPool:
+    def without(self, name: str) -> "RoutedPool":
         """See `PurifierPool`."""
         return RoutedPool(super().without(name))
 
@@ -74,27 +76,9 @@ class RoutedPool(PurifierPool):
         # The corrections come channels last; added to windows in another order they would cost as much as the layers.
         windows = windows.contiguous(memory_format=torch.channels_last)
         owners = cast("Tensor", self.owners)[:, draws]
-        purified = self._passes(windows, owners)
+        stacks = zip(self.architectures, owners, strict=True)
+        purified = self.branches([partial(stack, windows, mine) for stack, mine in stacks], windows.device)
         merged = purified[0]
         for candidate, mine in zip(purified[1:], owners[1:], strict=True):
             merged = torch.where((mine >= 0).view(-1, 1, 1, 1), candidate, merged)
         return merged
-
-    def _passes(self, windows: Tensor, owners: Tensor) -> list[Tensor]:
-        """What each architecture makes of all windows; in a graph that is being recorded, branches that run at once."""
-        stacks = list(zip(self.architectures, owners, strict=True))
-        if not (windows.is_cuda and torch.cuda.is_current_stream_capturing()):
-            return [stack(windows, mine) for stack, mine in stacks]
-        trunk = torch.cuda.current_stream()
-        while len(self._branches) < len(stacks):  # the same in every graph, or none could reuse another's memory
-            self._branches.append(torch.cuda.Stream())  # type: ignore[no-untyped-call]
-        purified: list[Tensor] = []
-        try:
-            for branch, (stack, mine) in zip(self._branches, stacks, strict=True):
-                branch.wait_stream(trunk)
-                with torch.cuda.stream(branch):
-                    purified.append(stack(windows, mine))
-        finally:  # a recording that fails can only be ended when its branches have joined
-            for branch in self._branches:
-                trunk.wait_stream(branch)
-        return purified

@@ -1,6 +1,6 @@
 """The networks behind the engine: what goes through the device, and nothing of what is drawn, counted or decided."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -113,8 +113,8 @@ class LocalNetworks:
         for count in sizes:
             images = [np.zeros((self._size.height, self._size.width, 3), np.uint8)] * count
             drawn = self._defense.draw(partial(_no_bytes, count)).numpy()
-            for index in range(max(1, len(purifiers))):
-                inferred = self.infer(images, Draws(np.full_like(drawn, index), purifiers))
+            for values in _warm_up_draws(drawn, len(purifiers)):
+                inferred = self.infer(images, Draws(values, purifiers))
                 if not np.isfinite(inferred.scores).all():
                     raise FloatingPointError("the networks give no finite scores in the warm-up")
 
@@ -151,6 +151,14 @@ class LocalNetworks:
     def _on_device(self, images: Sequence[Pixels]) -> Tensor:
         pixels = send(torch.from_numpy(np.stack(images)), self._target)
         return pixels.permute(0, 3, 1, 2).float().div_(PIXEL_MAX)
+
+
+def _warm_up_draws(drawn: NDArray[Any], purifiers: int) -> Iterator[NDArray[Any]]:
+    """Each purifier alone, then all of them side by side, which goes another way on a GPU (`RecordedPuriDefense`)."""
+    for index in range(max(1, purifiers)):
+        yield np.full_like(drawn, index)
+    if purifiers > 1:
+        yield np.arange(drawn.size, dtype=drawn.dtype).reshape(drawn.shape) % purifiers
 
 
 def _no_bytes(rows: int, columns: int) -> Tensor:

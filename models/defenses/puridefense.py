@@ -8,7 +8,6 @@ from models.defenses.defense import Defense
 from models.patches import PatchGrid
 from models.pool import PurifierPool
 from models.randomness import RandomBytes, uniform_indices
-from models.routed_pool import RoutedPool
 
 
 class PuriDefense(Defense):
@@ -38,10 +37,6 @@ class PuriDefense(Defense):
     def without(self, purifier: str) -> "PuriDefense":
         """The same grid over the other purifiers of the pool."""
         return PuriDefense(self.pool.without(purifier), self.grid, self.halo)
-
-    def routed(self) -> "PuriDefense":
-        """The same but for rounding, as a GPU is fastest with small batches; draws lie where the images do."""
-        return PuriDefense(RoutedPool(self.pool), self.grid, self.halo)
 
     def patches(self, images: Tensor) -> PatchGrid:
         """The division of `(N, C, H, W)` images into patches.

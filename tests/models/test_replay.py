@@ -7,32 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.replay import Function, GraphRecorder, Replayed, ladder
+from models.replay import GraphRecorder, Replayed, ladder
+from tests.models.tape import Recorder
 
 LARGEST = 6
-
-
-class Tape:
-    """Repeats a call as a CUDA graph would: on the tensors that it was recorded with, into the same output."""
-
-    def __init__(self, function: Function, inputs: tuple[Tensor, ...]) -> None:
-        self.inputs = inputs
-        self.function = function
-        self.output = function(*inputs)
-
-    def replay(self) -> None:
-        self.output.copy_(self.function(*self.inputs))
-
-
-class Recorder:
-    """Keeps the sizes of batches that were recorded."""
-
-    def __init__(self) -> None:
-        self.sizes: list[int] = []
-
-    def __call__(self, function: Function, inputs: tuple[Tensor, ...]) -> Tape:
-        self.sizes.append(len(inputs[0]))
-        return Tape(function, inputs)
 
 
 def scaled(images: Tensor, factors: Tensor) -> Tensor:
@@ -59,7 +37,7 @@ def test_each_rung_of_the_ladder_is_recorded_once() -> None:
     replayed = Replayed(scaled, LARGEST, recorder)
     for count in (1, 2, 3, 4, 5, 6, 6, 5, 4, 3, 2, 1):
         replayed(torch.rand(count, 2), torch.rand(count, 1))
-    assert recorder.sizes == list(ladder(LARGEST)) == [1, 2, 4, 6]
+    assert [tape.rows for tape in recorder.tapes] == list(ladder(LARGEST)) == [1, 2, 4, 6]
 
 
 def test_another_shape_of_image_is_recorded_anew() -> None:
@@ -74,7 +52,7 @@ def test_a_batch_that_is_none_or_too_large_is_not_recorded(count: int) -> None:
     recorder = Recorder()
     images, factors = torch.rand(count, 2), torch.rand(count, 1)
     torch.testing.assert_close(Replayed(scaled, LARGEST, recorder)(images, factors), images * factors)
-    assert not recorder.sizes
+    assert not recorder.tapes
 
 
 @pytest.mark.parametrize("count", [LARGEST, LARGEST + 1], ids=["recorded", "too large"])
@@ -92,6 +70,35 @@ def test_one_thread_at_a_time_is_in_the_function(count: int) -> None:
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(replayed, [torch.rand(count, 2) for _ in range(2)]))
     assert all(met)
+
+
+def test_one_recording_of_a_recorder_at_a_time_is_replayed() -> None:
+    inside, met = threading.Semaphore(1), []
+
+    def alone(images: Tensor) -> Tensor:
+        met.append(inside.acquire(blocking=False))
+        both_begin.wait(0.2)
+        inside.release()
+        return images.clone()
+
+    both_begin, recorder = threading.Event(), Recorder()
+    functions = [Replayed(alone, LARGEST, recorder) for _ in range(2)]
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda replayed: replayed(torch.rand(3, 2)), functions))
+    assert all(met)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 5, LARGEST, LARGEST + 1])
+def test_the_rows_that_the_function_is_called_with_are_told(count: int) -> None:
+    seen: list[int] = []
+
+    def watched(images: Tensor) -> Tensor:
+        seen.append(len(images))
+        return images.clone()
+
+    replayed = Replayed(watched, LARGEST, Recorder())
+    replayed(torch.rand(count, 2))
+    assert set(seen) == {replayed.rows(count)}
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """A routed pool gives what the plain one gives: by Triton's interpreter here, by its compiler on a GPU."""
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,7 +15,6 @@ from models.routed_convolution import Route, RoutedConvolution, routed, routing_
 from models.routed_pool import RoutedPool
 
 DRAWS = (3, 0, 1, 1, 2, 0)
-needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
 INTERPRETED = """
 import sys
 from importlib.util import find_spec
@@ -64,25 +61,13 @@ def pool(bundle_folder: Path) -> PurifierPool:
     return PurifierPool(read_bundle(bundle_folder).purifiers).eval()
 
 
-def interpreted(program: str, *arguments: str) -> str:
-    """What a program says under Triton's interpreter, which has to be chosen before Triton is imported."""
-    ran = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return ran.stdout or ran.stderr
-
-
-@needs_triton
-def test_it_purifies_as_the_plain_pool_does(bundle_folder: Path) -> None:
+def test_it_purifies_as_the_plain_pool_does(bundle_folder: Path, interpreted: Callable[..., str]) -> None:
     assert interpreted(INTERPRETED, str(bundle_folder)) == "the same\n"
 
 
-@needs_triton
-def test_a_layer_of_any_width_gives_each_window_what_the_convolution_of_its_owner_gives() -> None:
+def test_a_layer_of_any_width_gives_each_window_what_the_convolution_of_its_owner_gives(
+    interpreted: Callable[..., str],
+) -> None:
     assert interpreted(LAYERS) == "the same\n"
 
 
@@ -107,7 +92,7 @@ def test_networks_of_two_shapes_are_refused() -> None:
         routed([narrow, wide], Route())
 
 
-@needs_triton
+@pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton")
 def test_what_keeps_convolutions_from_being_routed_is_told() -> None:
     """Triton has no compiler for a CPU."""
     assert routing_problem(torch.device("cpu"))

@@ -22,7 +22,7 @@ from models.device import Placement, Precision
 from models.preprocessing import Pixels
 from service.engine import PoolExhaustedError, Prediction, TorchEngine
 from service.metrics import Metrics
-from service.networks import LocalNetworks
+from service.networks import Draws, Inferred, LocalNetworks
 from service.randomness import Randomness, Sticky, fresh
 from service.workers import Workers
 
@@ -201,6 +201,22 @@ def test_the_warm_up_sees_the_largest_batch(bundle: Bundle, metrics: Metrics) ->
     with memory_for(float("inf")) as sizes:
         build(bundle, metrics).warm_up()
     assert {1, MAX_BATCH} <= set(sizes)
+
+
+def test_the_warm_up_sends_each_purifier_alone_and_all_side_by_side(
+    bundle: Bundle, metrics: Metrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[tuple[int, set[int]]] = []
+    infer = LocalNetworks.infer
+
+    def watched(networks: LocalNetworks, images: Sequence[Pixels], draws: Draws | None) -> Inferred:
+        assert draws is not None
+        sent.append((len(images), set(draws.values.flatten().tolist())))
+        return infer(networks, images, draws)
+
+    monkeypatch.setattr(LocalNetworks, "infer", watched)
+    build(bundle, metrics).warm_up()
+    assert sent == [(size, drawn) for size in (1, MAX_BATCH) for drawn in ({0}, {1}, {2}, {3}, {0, 1, 2, 3})]
 
 
 def test_the_draw_of_an_image_is_told_by_the_numbers_of_the_purifiers_in_the_bundle(

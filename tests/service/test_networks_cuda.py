@@ -7,10 +7,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from models import gathered_pool
 from models.bundle import read_bundle
 from models.device import Placement
 from models.preprocessing import Pixels
-from models.replay import Function, GraphRecorder, Recording, ladder
+from models.replay import Function, GraphRecorder, Recording
 from service.networks import Draws, LocalNetworks
 
 pytestmark = pytest.mark.cuda
@@ -52,23 +53,47 @@ def test_recorded_networks_answer_as_the_plain_ones(
         assert recorded.purify(asked, drawn)
 
 
-def test_no_query_waits_for_a_recording(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of batches of all recordings that are made from now on."""
+    sizes: list[int] = []
     record = GraphRecorder.__call__
 
     def counted(recorder: GraphRecorder, function: Function, inputs: tuple[Tensor, ...]) -> Recording:
-        made.append(len(inputs[0]))
+        sizes.append(len(inputs[0]))
         return record(recorder, function, inputs)
 
     monkeypatch.setattr(GraphRecorder, "__call__", counted)
+    return sizes
+
+
+def test_no_query_waits_for_a_recording(bundle_folder: Path, made: list[int]) -> None:
     networks = LocalNetworks(read_bundle(bundle_folder), "puridefense", Placement(torch.device("cuda"), "bfloat16"))
 
     networks.warm_up(NAMES, LARGEST)
 
-    assert sorted(made) == sorted([*ladder(LARGEST)] * 2)
+    assert sorted(made) == sorted([1, 2, 4, 8] * 2)
     for count in range(1, LARGEST + 1):
         networks.infer(images(count), draws(count, NAMES))
-    assert len(made) == 2 * len([*ladder(LARGEST)])
+    assert len(made) == 8
+
+
+def test_where_gathering_pays_both_ways_are_warm_and_answer_as_the_plain_networks(
+    bundle_folder: Path, plain: LocalNetworks, made: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gathered_pool, "WORTHWHILE", 1)
+    networks = LocalNetworks(read_bundle(bundle_folder), "puridefense", Placement(torch.device("cuda"), "bfloat16"))
+
+    networks.warm_up(NAMES, 2 * LARGEST)
+
+    gathered = [4, 8, 16]  # smaller batches have room for all their windows in each architecture
+    assert sorted(made) == sorted([1, 2, 4, 8, 16] * 2 + gathered)
+    for count in (3, 8, 2 * LARGEST):
+        crowd = Draws(np.zeros((count, 4), np.int64), NAMES)
+        for drawn in (draws(count, NAMES), crowd):
+            found, expected = networks.infer(images(count), drawn), plain.infer(images(count), drawn)
+            np.testing.assert_allclose(found.scores, expected.scores, atol=0.03)
+    assert len(made) == 13
 
 
 def test_a_pool_that_cannot_be_routed_answers_all_the_same(

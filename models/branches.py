@@ -1,0 +1,40 @@
+"""Parts of a CUDA graph that do not wait for one another."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+
+class Branches:
+    """Streams for what can run at once, of all graphs whose memory is shared.
+
+    They are the same in every graph, or none could reuse another's memory.
+    """
+
+    def __init__(self) -> None:
+        self._streams: list[torch.cuda.Stream] = []
+
+    def __call__(self, parts: Sequence[Callable[[], Tensor]], device: torch.device) -> list[Tensor]:
+        """The result of each part; in a graph that is being recorded they are branches, else one comes after the other.
+
+        Args:
+            parts: none reads what another writes.
+            device: that they run on; if it is a GPU, the current one.
+        """
+        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            return [part() for part in parts]
+        trunk = torch.cuda.current_stream()
+        while len(self._streams) < len(parts):
+            self._streams.append(torch.cuda.Stream())  # type: ignore[no-untyped-call]
+        branches = self._streams[: len(parts)]
+        results: list[Tensor] = []
+        try:
+            for branch, part in zip(branches, parts, strict=True):
+                branch.wait_stream(trunk)
+                with torch.cuda.stream(branch):
+                    results.append(part())
+        finally:  # a recording that fails can only be ended when its branches have joined
+            for branch in branches:
+                trunk.wait_stream(branch)
+        return results
