@@ -15,7 +15,10 @@ from evaluation.verdict import Outcome
 Merged = Mapping[Cell, tuple[Outcome, ...]]
 ADVERSARIALLY_TRAINED = "-at"
 """How the name of a bundle ends whose classifier was trained adversarially."""
-WHITE_BOX = "apgd"
+ASKS = "asks"
+ATTACKERS = (ASKS, "brings a network", "owns the weights")
+WITH_GRADIENTS = {"transfer": ATTACKERS[1], "apgd": ATTACKERS[2]}
+"""Who can make these attacks; all others need nothing but answers."""
 NETWORKS_LENGTH = 6
 """Digits of the digest of the networks in a row's name: bundles of one name may have other networks."""
 FIGURES = {"any_hit": "any-hit", "confirmed": "confirmed (majority of 9)", "mean": "mean of 20 fresh draws"}
@@ -40,19 +43,23 @@ def paper_table(merged: Merged, figure: str) -> str:
 def worst_table(merged: Merged) -> str:
     """For each defense the attack, of all that were tried, that hurts it most, by each of the three figures.
 
-    Once among the attacks that only ask, once among those with gradients: who owns the weights is another attacker.
+    Once for each attacker: who only asks, who brings a network to compute gradients of, and who owns the weights.
     """
     rows = []
     for row, cells in _by_row({cell: summarize(outcomes) for cell, outcomes in merged.items()}).items():
-        asking = {cell: summary for cell, summary in cells.items() if cell.attack.kind not in {"null", WHITE_BOX}}
-        owning = {cell: summary for cell, summary in cells.items() if cell.attack.kind == WHITE_BOX}
-        for (attacker, attacked), figure in product((("asks", asking), ("owns the weights", owning)), FIGURES):
+        for attacker, figure in product(ATTACKERS, FIGURES):
+            attacked = {cell: summary for cell, summary in cells.items() if _attacker(cell.attack.kind) == attacker}
             if attacked:
                 cell = min(attacked, key=lambda one: _share(attacked[one], figure).value)
                 left, images = str(_share(attacked[cell], figure)), str(attacked[cell].images)
                 rows.append([row, attacker, FIGURES[figure], left, _describe(cell), images])
     lines = ["### The worst of all attacks tried", ""]
     return "\n".join([*lines, *_markdown(["defense", "attacker", "figure", "left", "attack", "images"], rows), ""])
+
+
+def _attacker(kind: str) -> str | None:
+    """Who makes an attack of this kind; nobody makes the null attack."""
+    return None if kind == "null" else WITH_GRADIENTS.get(kind, ASKS)
 
 
 def detail_table(merged: Merged) -> str:

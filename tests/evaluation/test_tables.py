@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.attacks import APGD, NES, Null, Square
+from evaluation.attacks import APGD, NES, Null, Square, Transfer
 from evaluation.errors import EvaluationError
 from evaluation.plots import draw_all
 from evaluation.provenance import Provenance
@@ -104,6 +104,15 @@ def test_who_owns_the_weights_is_told_apart_from_who_only_asks() -> None:
     table = worst_table({**MERGED, cell(queries=2500, attack=APGD()): outcomes(10, 20)})
 
     assert "40.0 %" in line(table, "puridefense", "any-hit", "asks")
+    assert " 0.0 %" in line(table, "puridefense", "any-hit", "owns the weights")
+
+
+def test_who_brings_a_network_is_told_apart_from_both() -> None:
+    transfer = cell(queries=2500, attack=Transfer(surrogate=Path("bundles/other")))
+    table = worst_table({**MERGED, transfer: outcomes(8, 9), cell(queries=2500, attack=APGD()): outcomes(10, 20)})
+
+    assert "40.0 %" in line(table, "puridefense", "any-hit", "asks")
+    assert "surrogate=bundles/other" in line(table, "puridefense", "any-hit", "brings a network", "20.0 %")
     assert " 0.0 %" in line(table, "puridefense", "any-hit", "owns the weights")
 
 
