@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import cycle
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import torch
@@ -30,7 +29,9 @@ import typer
 
 from benchmarks.bodies import noise
 from benchmarks.client import Client, Target, running_client
+from benchmarks.ratios import spread
 from benchmarks.server import PURIGATE_SERVE, RunningServer, running_server
+from benchmarks.table import with_spread
 
 STOP_SECONDS = 60
 WARM_UP_SECONDS = 0.5
@@ -85,7 +86,9 @@ def main(
     for count in turns:
         name = f"{count}, sharing networks" if count else "1, networks of its own"
         ratios = [one[count] / one[ALONE] for one in rates]
-        typer.echo(f"| {name} | {_spread([one[count] for one in rates], 0)} | {_spread(ratios, 2)} |")
+        typer.echo(
+            f"| {name} | {with_spread(spread([one[count] for one in rates]), 0)} | {with_spread(spread(ratios), 2)} |"
+        )
 
 
 @contextmanager
@@ -119,10 +122,6 @@ def _rate(clients: Sequence[Client], servers: Sequence[RunningServer], connectio
 
     with ThreadPoolExecutor(len(clients)) as threads:
         return sum(threads.map(load, clients, cycle(servers)))
-
-
-def _spread(values: Sequence[float], digits: int) -> str:
-    return f"{median(values):,.{digits}f} [{min(values):,.{digits}f}, {max(values):,.{digits}f}]"
 
 
 if __name__ == "__main__":

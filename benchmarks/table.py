@@ -61,7 +61,7 @@ def _others(series: Iterable[Series]) -> str:
 
 def _figures(figures: Iterable[Figure]) -> str:
     rows = [
-        [one.name, _with_spread((one.median, one.low, one.high), 2), str(one.rounds), *_goal(one)] for one in figures
+        [one.name, with_spread((one.median, one.low, one.high), 2), str(one.rounds), *_goal(one)] for one in figures
     ]
     return _table(["figure", "median [spread]", "rounds", "goal", "met"], rows)
 
@@ -94,7 +94,7 @@ def _stages(series: Sequence[Series]) -> str:
 def _passes(passes: Iterable[Pass]) -> str:
     rows = []
     for one in sorted(passes, key=lambda one: (one.device, one.batch, one.purifiers)):
-        times = [_with_spread(spread(each), 2) for each in (one.pass_ms, one.whole_ms)]
+        times = [with_spread(spread(each), 2) for each in (one.pass_ms, one.whole_ms)]
         rows.append([one.device, str(one.batch), str(one.purifiers), *times])
     return _table(["device", "batch", "purifiers", "pass, ms a batch", "pixels to scores, ms a batch"], rows)
 
@@ -113,7 +113,7 @@ def _pairs(flags: Sequence[str]) -> list[str]:
 
 
 def _rates(slices: Sequence[Slice]) -> str:
-    return _with_spread(spread([one.per_second for one in undisturbed(slices)]), 0)
+    return with_spread(spread([one.per_second for one in undisturbed(slices)]), 0)
 
 
 def _failures(series: Series) -> str:
@@ -121,7 +121,8 @@ def _failures(series: Series) -> str:
     return f"{series.failures} ({', '.join(kinds)})" if series.failures else "0"
 
 
-def _with_spread(values: tuple[float, float, float], digits: int) -> str:
+def with_spread(values: tuple[float, float, float], digits: int) -> str:
+    """The middle of some values, and how far they spread."""
     middle, low, high = (f"{value:,.{digits}f}" for value in values)
     return f"{middle} [{low}, {high}]"
 

@@ -4,11 +4,14 @@ A request is the name of a method and its arguments, an answer is what came of i
 write to the pipe can do what its other end can.
 """
 
+import threading
+import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -32,11 +35,15 @@ class TracebackError(Exception):
     """The cause of an error that came from another process: its traceback there."""
 
 
-class Channel(Protocol):
+class Channel(ABC):
     """A way to networks in another process, which answers one call after the other.
 
     Several threads may use it; each call waits for the one before.
     """
+
+    def __init__(self) -> None:
+        self._asking = threading.Lock()
+        self._retired = False
 
     def start(self) -> None:
         """Opens the way unless it is open, and waits until the networks are loaded.
@@ -45,6 +52,10 @@ class Channel(Protocol):
             NetworksEndedError: it could not be opened, or is retired.
             BundleError: the bundle cannot be loaded.
         """
+        with self._asking:
+            if self._retired:
+                raise NetworksEndedError("the networks are closed")
+            self._open()
 
     def ask(self, method: str, *arguments: Any) -> Any:
         """What the method of the networks gives.
@@ -54,12 +65,38 @@ class Channel(Protocol):
             torch.OutOfMemoryError, FloatingPointError: as the method raises them.
             RuntimeError: the method raised anything else.
         """
+        with self._asking:
+            return self._call(method, arguments)
 
     def retire(self) -> None:
         """Lets it not be started again."""
+        self._retired = True
 
     def end(self, deadline: float) -> None:
         """Closes it when it has answered, or breaks it off at a point of the monotonic clock."""
+        if not self._asking.acquire(timeout=max(0, deadline - time.monotonic())):
+            self._break_off()
+            self._asking.acquire()
+        try:
+            self._drop(deadline)
+        finally:
+            self._asking.release()
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Opens the way unless it is open; called by one thread at a time, as the next one is."""
+
+    @abstractmethod
+    def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        """Asks, and waits for the answer."""
+
+    @abstractmethod
+    def _break_off(self) -> None:
+        """Has whoever waits for an answer get an error; called while another thread may be within the others."""
+
+    @abstractmethod
+    def _drop(self, deadline: float) -> None:
+        """Closes what is open, at the latest at a point of the monotonic clock."""
 
 
 def answer_of(call: Callable[[], Any]) -> Answer:

@@ -8,7 +8,6 @@ This module is imported by the gateway and by the server that its processes are 
 
 import multiprocessing
 import signal
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +23,7 @@ import torch
 
 from models.bundle import BundleError, Manifest, read_bundle
 from models.device import Placement, device_name
-from service.network_calls import NetworksEndedError, answer_of, receive
+from service.network_calls import Channel, NetworksEndedError, answer_of, receive
 from service.networks import LocalNetworks, Networks
 from service.remote_networks import ENDING_SECONDS, RemoteNetworks
 
@@ -102,7 +101,7 @@ class Child:
             self.process.join(ENDING_SECONDS)
 
 
-class NetworkProcess:
+class NetworkProcess(Channel):
     """A channel to networks in a process that it starts.
 
     Args:
@@ -110,51 +109,38 @@ class NetworkProcess:
     """
 
     def __init__(self, make: Callable[[], Networks]) -> None:
+        super().__init__()
         self._make = make
-        self._asking = threading.Lock()
-        self._retired = False
         self._child: Child | None = None
 
-    def start(self) -> None:
-        """See `Channel`."""
-        with self._asking:
-            if self._retired:
-                raise NetworksEndedError("the networks are closed")
-            if self._child and self._child.process.is_alive():
-                return
-            self._drop(time.monotonic() + ENDING_SECONDS)
-            self._child = self._fork()
-            try:
-                self._answer(self._child)
-            except BaseException:
-                self._drop(time.monotonic() + ENDING_SECONDS)
-                raise
-
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """See `Channel`."""
-        with self._asking:
-            if self._child is None:
-                raise NetworksEndedError("the process of the networks is not there")
-            try:
-                self._child.pipe.send((method, arguments))
-            except OSError as error:
-                raise self._ended(self._child) from error
-            return self._answer(self._child)
-
-    def retire(self) -> None:
-        """See `Channel`."""
-        self._retired = True
-
-    def end(self, deadline: float) -> None:
-        """See `Channel`."""
-        if not self._asking.acquire(timeout=max(0, deadline - time.monotonic())):
-            if child := self._child:
-                child.kill()
-            self._asking.acquire()
+    def _open(self) -> None:
+        if self._child and self._child.process.is_alive():
+            return
+        self._drop(time.monotonic() + ENDING_SECONDS)
+        self._child = self._fork()
         try:
-            self._drop(deadline)
-        finally:
-            self._asking.release()
+            self._answer(self._child)
+        except BaseException:
+            self._drop(time.monotonic() + ENDING_SECONDS)
+            raise
+
+    def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        if self._child is None:
+            raise NetworksEndedError("the process of the networks is not there")
+        try:
+            self._child.pipe.send((method, arguments))
+        except OSError as error:
+            raise self._ended(self._child) from error
+        return self._answer(self._child)
+
+    def _break_off(self) -> None:
+        if child := self._child:
+            child.kill()
+
+    def _drop(self, deadline: float) -> None:
+        child, self._child = self._child, None
+        if child:
+            child.end(deadline)
 
     def _fork(self) -> Child:
         """A process from a server that has imported all and computed nothing: it begins at once and shares that."""
@@ -180,11 +166,6 @@ class NetworkProcess:
     def _ended(self, child: Child) -> NetworksEndedError:
         child.process.join(ENDING_SECONDS)
         return NetworksEndedError(f"the process of the networks ended, exit code {child.process.exitcode}")
-
-    def _drop(self, deadline: float) -> None:
-        child, self._child = self._child, None
-        if child:
-            child.end(deadline)
 
 
 def _serve(pipe: Connection, make: Callable[[], Networks]) -> None:

@@ -3,7 +3,6 @@
 import os
 import socket
 import struct
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import structlog
 from models.bundle import Manifest
 from models.bundle.manifest import Classifier, Pool
 from models.preprocessing import Preprocessing
-from service.network_calls import BATCHES, NetworksEndedError, receive
+from service.network_calls import BATCHES, Channel, NetworksEndedError, receive
 from service.remote_networks import RemoteNetworks
 
 log = structlog.get_logger()
@@ -58,7 +57,7 @@ class Held:
     precision: str
 
 
-class SharedChannel:
+class SharedChannel(Channel):
     """A channel to networks that another process holds for several gateways.
 
     Args:
@@ -67,43 +66,30 @@ class SharedChannel:
     """
 
     def __init__(self, path: Path, wanted: Wanted) -> None:
+        super().__init__()
         self._path = path
         self._wanted = wanted
-        self._asking = threading.Lock()
-        self._retired = False
         self._pipe: Connection | None = None
         self.held: Held | None = None
 
-    def start(self) -> None:
-        """See `Channel`."""
-        with self._asking:
-            if self._retired:
-                raise NetworksEndedError("the networks are closed")
-            if self._pipe and not self._pipe.poll():  # readable while nothing was asked: its other end is closed
-                return
-            self._drop()
-            self._pipe = _connected(self._path)
-            self.held = self._exchange(self._wanted, LOADING_SECONDS)
+    def _open(self) -> None:
+        if self._pipe and not self._pipe.poll():  # readable while nothing was asked: its other end is closed
+            return
+        self._close()
+        self._pipe = _connected(self._path)
+        self.held = self._exchange(self._wanted, LOADING_SECONDS)
 
-    def ask(self, method: str, *arguments: Any) -> Any:
-        """See `Channel`."""
-        with self._asking:
-            return self._exchange((method, arguments), BATCH_SECONDS if method in BATCHES else LOADING_SECONDS)
+    def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
+        return self._exchange((method, arguments), BATCH_SECONDS if method in BATCHES else LOADING_SECONDS)
 
-    def retire(self) -> None:
-        """See `Channel`."""
-        self._retired = True
+    def _break_off(self) -> None:
+        """See `Channel`; closing the pipe would wake nobody."""
+        if pipe := self._pipe:
+            with suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as other:
+                other.shutdown(socket.SHUT_RDWR)
 
-    def end(self, deadline: float) -> None:
-        """See `Channel`."""
-        if not self._asking.acquire(timeout=max(0, deadline - time.monotonic())):
-            if pipe := self._pipe:
-                _break_off(pipe)
-            self._asking.acquire()
-        try:
-            self._drop()
-        finally:
-            self._asking.release()
+    def _drop(self, deadline: float) -> None:  # noqa: ARG002 - it takes no time
+        self._close()
 
     def _exchange(self, request: Any, seconds: float) -> Any:
         if self._pipe is None:
@@ -113,12 +99,12 @@ class SharedChannel:
             if self._pipe.poll(seconds):
                 return receive(self._pipe)
         except (EOFError, OSError) as lost:
-            self._drop()
+            self._close()
             raise NetworksEndedError("whoever holds the networks ended") from lost
-        self._drop()
+        self._close()
         raise NetworksEndedError(f"whoever holds the networks did not answer within {seconds:g} s")
 
-    def _drop(self) -> None:
+    def _close(self) -> None:
         pipe, self._pipe = self._pipe, None
         if pipe:
             pipe.close()
@@ -182,9 +168,3 @@ def _is_ours(pipe: Connection) -> bool:
         told = other.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
     _, user, _ = CREDENTIALS.unpack(told)
     return bool(user == os.geteuid())
-
-
-def _break_off(pipe: Connection) -> None:
-    """Wakes whoever waits for an answer; closing the pipe would not."""
-    with suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as other:
-        other.shutdown(socket.SHUT_RDWR)
