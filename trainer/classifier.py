@@ -1,4 +1,4 @@
-"""Trains a classifier from nothing: SGD with Nesterov momentum on a one-cycle schedule, with progressive resizing."""
+"""Trains a classifier: SGD with Nesterov momentum on a one-cycle schedule, with progressive resizing."""
 
 from typing import Annotated, cast
 

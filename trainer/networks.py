@@ -1,4 +1,4 @@
-"""The networks of a run: trained here from nothing, or a user's own from a file."""
+"""The networks of a run: trained here, from nothing or from a file, or a user's own as its file has it."""
 
 import hashlib
 import io
@@ -36,16 +36,17 @@ EXPORT_ANEW = "export it for images of this size, with dynamic_shapes for the ba
 
 
 class NetworkRecipe(BaseModel):
-    """A network that is trained from nothing, or a user's own.
+    """A network that is trained from nothing, a user's own, or a user's own that is trained on.
 
     Attributes:
         architecture: ours, torchvision's by its name, or `exported`: a `torch.export` program, which needs `weights`.
         normalization: what is subtracted from, then divided out of, each channel of an image in [0, 1]; none where the
             network takes pixels as they are.
-        seed: of its first weights, the order of the images and their augmentation.
-        training: how it is trained.
+        seed: of its first weights where no file has them, the order of the images and their augmentation.
+        training: how it is trained; none for a network that stays as its file has it.
         weights: the file of a network that was trained elsewhere: a state dict (`.safetensors`, or as `torch.save`
             wrote it), or a `.pt2` archive of `torch.export.save`. Beside the manifest of a bundle, its history is kept.
+            With `training`, they are the weights that the training begins with.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,11 +58,11 @@ class NetworkRecipe(BaseModel):
     weights: Path | None = None
 
     @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if (self.training is None) == (self.weights is None):
-            raise ValueError("give either `training` or the file of its `weights`")
-        if isinstance(self.architecture, ExportedConfig) and self.weights is None:
-            raise ValueError("an exported program cannot be trained here: name its file as `weights`")
+    def _has_an_origin(self) -> Self:
+        if self.training is None and self.weights is None:
+            raise ValueError("give `training`, the file of its `weights`, or both to train those on")
+        if isinstance(self.architecture, ExportedConfig) and self.training:
+            raise ValueError("an exported program cannot be trained here: name its file as `weights`, no `training`")
         return self
 
     @cached_property
@@ -81,13 +82,13 @@ class NetworkRecipe(BaseModel):
         """What decides the weights, beside the images."""
         if self.weights is None:
             return self.model_dump(mode="json", exclude={"weights"})
-        said: dict[str, JsonValue] = self.model_dump(mode="json", include={"architecture", "normalization"})
-        return {**said, "weights_sha256": self._digest()}
+        decides = {"architecture", "normalization"} | ({"training", "seed"} if self.training else set())
+        return {**self.model_dump(mode="json", include=decides), "weights_sha256": self._digest()}
 
     def history(self) -> JsonValue:
         """Where weights that were trained elsewhere come from, if they lie in a bundle: what its manifest says.
 
-        If that bundle had them from another one, it is the other's: they have not changed since.
+        If that bundle had them from another one and did not train them on, it is the other's.
         """
         if self.weights is None:
             return None
@@ -99,8 +100,9 @@ class NetworkRecipe(BaseModel):
             return None
         networks = manifest.provenance.get("networks")
         classifier = networks.get("classifier") if isinstance(networks, dict) else None
-        earlier = classifier.get("history") if isinstance(classifier, dict) else None
-        return earlier or {"bundle": manifest.name, "version": manifest.version, "provenance": manifest.provenance}
+        if isinstance(classifier, dict) and not classifier.get("training") and classifier.get("history"):
+            return classifier["history"]
+        return {"bundle": manifest.name, "version": manifest.version, "provenance": manifest.provenance}
 
     def _digest(self) -> str:
         return hashlib.sha256(self.content).hexdigest()
@@ -110,6 +112,16 @@ class NetworkRecipe(BaseModel):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             return self._normalized(self._built(classes))
+
+    def begin(self, classes: int, preprocessing: Preprocessing) -> nn.Module:
+        """The network as its training begins, with the weights of its file if it has one.
+
+        Raises:
+            NetworkError: as `read`.
+        """
+        if self.weights is None:
+            return self.build(classes)
+        return self.read(classes, preprocessing).requires_grad_().train()
 
     def read(self, classes: int, preprocessing: Preprocessing, batches: Sequence[int] = ()) -> nn.Module:
         """The network with the weights of its file, frozen and in evaluation mode.

@@ -46,7 +46,7 @@ class PoolTraining(BaseModel):
     Attributes:
         attacks: by name.
         purifiers: architectures, by name.
-        steps: optimizer steps of each purifier.
+        steps: optimizer steps of each purifier; 0 takes the pool of `start` as it is, for another classifier.
         adversarial: adversarial images in a batch.
         clean: clean images in a batch, which teach a purifier to leave an image alone.
         noise: noisy images in a batch, as query attacks make them; none by default, as in the paper.
@@ -64,7 +64,7 @@ class PoolTraining(BaseModel):
 
     attacks: Annotated[dict[PlainName, Attack], Field(min_length=1)]
     purifiers: Annotated[dict[PlainName, PurifierConfig], Field(min_length=1)]
-    steps: PositiveInt = 1000
+    steps: NonNegativeInt = 1000
     adversarial: PositiveInt = 64
     clean: NonNegativeInt = 32
     noise: QueryNoise | None = None
@@ -75,6 +75,12 @@ class PoolTraining(BaseModel):
     weight_decay: NonNegativeFloat = 1e-4
     start: Path | None = None
     guidance: Guidance | None = None
+
+    @model_validator(mode="after")
+    def _begins_with_something(self) -> Self:
+        if not self.steps and self.start is None:
+            raise ValueError("steps is 0: name the bundle whose pool is taken as it is as `start`")
+        return self
 
     @model_validator(mode="after")
     def _guided_images_are_there(self) -> Self:

@@ -68,6 +68,7 @@ class Run:
     def _check_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> None:
         if recipe.training:
             require_batch(name, recipe.training, data, self.fabric)
+            recipe.begin(len(data.classes), self.recipe.preprocessing)
             self._checkpoint(name, recipe, data).read()
             return
         training = self.recipe.pool_training
@@ -94,6 +95,9 @@ class Run:
         guide = self._guide(data)  # first: it may not be there, and a surrogate takes hours
         victims = Victims(self.train_surrogate(data), guide)
         training = self.recipe.pool_training
+        if not training.steps:
+            self.tell(f"pool: taken from {training.start}")
+            return
         for attack in training.attacks:
             task = PurifierTask(training, attack, victims, data, self.fabric, self.recipe.pool.seed)
             self.loop.train(task, self._pool_checkpoint(attack, data))
@@ -131,9 +135,10 @@ class Run:
         training = self.recipe.pool_training
         trained = {}
         for attack in training.attacks:
-            state = self._pool_checkpoint(attack, data).finished(training.steps)
-            purifiers = nn.ModuleDict({name: Purifier(config) for name, config in training.purifiers.items()})
-            purifiers.load_state_dict(state.parts["purifiers"])
+            purifiers = new_purifiers(training, attack, self.recipe.pool.seed)
+            if training.steps:
+                state = self._pool_checkpoint(attack, data).finished(training.steps)
+                purifiers.load_state_dict(state.parts["purifiers"])
             frozen(purifiers)
             for name, purifier in purifiers.items():
                 assert isinstance(purifier, Purifier)
@@ -153,7 +158,7 @@ class Run:
         if recipe.training is None:
             self.tell(f"{name}: taken from {recipe.weights}")
             return recipe.read(len(data.classes), self.recipe.preprocessing)
-        network = recipe.build(len(data.classes))
+        network = recipe.begin(len(data.classes), self.recipe.preprocessing)
         task = ClassifierTask(name, network, recipe.training, data, self.fabric, recipe.seed)
         self.loop.train(task, self._checkpoint(name, recipe, data))
         return self._finished_network(name, recipe, data)

@@ -110,9 +110,9 @@ def test_the_commands_for_ones_own_classifier_end_in_an_answer(text: str, folder
     assert answer.json()["bundle"]["name"] == "mine"
 
 
-@pytest.mark.parametrize("command", ["cifar10-resnet18 --set pool", "cifar10-resnet18 --output bundles/robust"])
+@pytest.mark.parametrize("command", ["--set pool", "--output bundles/robust", "--output bundles/cifar10-at"])
 def test_every_other_training_command_has_flags_that_exist_and_a_recipe_that_is_valid(text: str, command: str) -> None:
-    words = shlex.split(block(text, command).replace("\\\n", " "))
+    words = shlex.split(block(text, f"cifar10-resnet18 {command}").replace("\\\n", " "))
 
     refused = CliRunner().invoke(app, [*words[1:], "--train", "nowhere"])
 

@@ -257,12 +257,12 @@ def test_a_program_without_gradients_cannot_be_attacked_and_that_is_told(
 @pytest.mark.parametrize(
     ("said", "match"),
     [
-        ({"architecture": ARCHITECTURE}, "either `training` or"),
-        ({"architecture": ARCHITECTURE, "training": TRAINING, "weights": "mine.pt"}, "either `training` or"),
+        ({"architecture": ARCHITECTURE}, "give `training`, the file of its `weights`, or both"),
         ({"architecture": ExportedConfig(), "training": TRAINING}, "cannot be trained here"),
+        ({"architecture": ExportedConfig(), "training": TRAINING, "weights": "mine.pt2"}, "cannot be trained here"),
     ],
 )
-def test_a_network_is_either_trained_or_read(said: dict[str, Any], match: str) -> None:
+def test_a_network_is_trained_or_read(said: dict[str, Any], match: str) -> None:
     with pytest.raises(ValidationError, match=match):
         NetworkRecipe.model_validate(said)
 
@@ -276,6 +276,42 @@ def test_the_seed_decides_the_first_weights_and_nothing_else_does() -> None:
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_training_begins_with_the_weights_of_the_file(network: nn.Module, tmp_path: Path) -> None:
+    path = save_plain(network.state_dict(), tmp_path / "mine")
+
+    begun = own(path, training=TRAINING).begin(3, SIZE)
+
+    state = begun.state_dict()
+    assert all(torch.equal(state[f"network.{name}"], tensor) for name, tensor in network.state_dict().items())
+    assert begun.training
+    assert all(parameter.requires_grad for parameter in begun.parameters())
+
+
+def test_weights_that_do_not_fit_are_told_before_they_are_trained_on(network: nn.Module, tmp_path: Path) -> None:
+    path = save_plain(network.state_dict(), tmp_path / "mine")
+
+    with pytest.raises(NetworkError, match=r"mine\.pt: does not fit the architecture and 5 classes"):
+        own(path, training=TRAINING).begin(5, SIZE)
+
+
+def test_weights_and_training_and_seed_decide_what_is_trained_on(network: nn.Module, tmp_path: Path) -> None:
+    path = save_plain(network.state_dict(), tmp_path / "mine")
+    changed = save_plain({**network.state_dict(), "head.bias": torch.ones(3)}, tmp_path / "changed")
+    longer = ClassifierTraining(phases=(Phase(epochs=2, resolution=12),))
+
+    recipes = [
+        own(path),
+        own(path, training=TRAINING),
+        own(changed, training=TRAINING),
+        own(path, training=longer),
+        own(path, training=TRAINING, seed=1),
+        NetworkRecipe(architecture=ARCHITECTURE, training=TRAINING),
+    ]
+
+    origins = [recipe.origin() for recipe in recipes]
+    assert all(one not in origins[:place] for place, one in enumerate(origins))
 
 
 def test_the_origin_of_a_users_network_is_its_content_and_not_its_place(network: nn.Module, tmp_path: Path) -> None:
@@ -308,6 +344,20 @@ def test_a_classifier_that_a_bundle_had_from_another_has_the_history_of_that_one
     write_manifest(tmp_path, manifest.model_copy(update={"provenance": provenance}))
 
     assert own(tmp_path / manifest.classifier.weights.file).history() == earlier
+
+
+def test_a_classifier_that_a_bundle_had_from_another_and_trained_on_has_its_own_history(
+    bundle_folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle_folder, tmp_path, dirs_exist_ok=True)
+    manifest = read_manifest(tmp_path)
+    said: JsonValue = {"training": TRAINING.model_dump(mode="json"), "history": {"bundle": "first"}}
+    provenance: dict[str, JsonValue] = {"networks": {"classifier": said}}
+    write_manifest(tmp_path, manifest.model_copy(update={"provenance": provenance}))
+
+    history = own(tmp_path / manifest.classifier.weights.file).history()
+
+    assert history == {"bundle": "toy", "version": "1", "provenance": provenance}
 
 
 def test_a_purifier_of_a_bundle_does_not_have_the_history_of_its_classifier(bundle_folder: Path) -> None:

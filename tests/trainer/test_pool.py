@@ -284,7 +284,8 @@ def test_a_batch_that_cannot_be_shared_equally_is_told(
 @pytest.mark.parametrize(
     ("said", "where"),
     [
-        ({"steps": 0}, "steps"),
+        ({"steps": 0}, "steps is 0: name the bundle"),
+        ({"steps": -1}, "steps"),
         ({"attacks": {}}, "attacks"),
         ({"purifiers": {}}, "purifiers"),
         ({"clean_after": 1.5}, "clean_after"),

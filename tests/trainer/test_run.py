@@ -488,6 +488,51 @@ def test_a_classifier_that_lies_in_a_bundle_brings_its_history(
     assert told["classifier"]["history"]["provenance"]["training"]["classifier"][0]["steps"] == [0, 6]
 
 
+def test_a_pool_of_no_steps_is_that_of_the_bundle_it_starts_from(
+    make_recipe: MakeRecipe, finished: Finished, train: LabeledImages, loop: Loop, tmp_path: Path
+) -> None:
+    recipe = make_recipe(("[pool.training]\nsteps = 2", f'[pool.training]\nstart = "{finished.output}"\nsteps = 0'))
+    lines: list[str] = []
+    run = Run(recipe, tmp_path / "run", loop, lines.append)
+
+    run.check(train)
+    Bundling(trained(run, train), CPU, train, train).write(tmp_path / "bundle")
+
+    before, after = (read_manifest(folder) for folder in (finished.output, tmp_path / "bundle"))
+    assert after.pool.purifiers == before.pool.purifiers
+    told: Any = after.provenance
+    assert (told["start"]["bundle"], told["training"]["pool-fgsm"]) == ("toy", [])
+    assert lines == [f"pool: taken from {finished.output}"]
+
+
+@pytest.fixture
+def trained_on(finished: Finished, make_recipe: MakeRecipe) -> Recipe:
+    """The toy recipe whose classifier begins with the weights of a finished one, and hardly moves from them."""
+    weights = finished.output / "classifier.safetensors"
+    return make_recipe(
+        ("seed = 0\n", f'seed = 0\nweights = "{weights}"\n'),
+        ("training = { batch_size", "training = { peak_learning_rate = 1e-9, batch_size"),
+    )
+
+
+def test_a_classifier_is_trained_on_from_the_weights_of_another(
+    trained_on: Recipe, finished: Finished, train: LabeledImages, loop: Loop, tmp_path: Path
+) -> None:
+    run = Run(trained_on, tmp_path / "run", loop, print)
+    begun = dict(read_bundle(finished.output).classifier.named_parameters())
+
+    run.check(train)
+    Bundling(trained(run, train), CPU, train, train).write(tmp_path / "bundle")
+
+    bundle = read_bundle(tmp_path / "bundle")
+    for name, parameter in bundle.classifier.named_parameters():
+        torch.testing.assert_close(parameter, begun[name])
+    told: Any = bundle.manifest.provenance["networks"]
+    assert told["classifier"]["weights_sha256"] == read_manifest(finished.output).classifier.weights.sha256
+    assert told["classifier"]["history"]["bundle"] == "toy"
+    assert told["classifier"]["training"]["peak_learning_rate"] == 1e-9
+
+
 def test_a_classifier_that_does_not_fit_stops_the_run_before_anything_is_trained(
     own_recipe: Callable[[str, Path, int], Recipe], train: LabeledImages, loop: Loop, tmp_path: Path
 ) -> None:
