@@ -15,8 +15,9 @@ help: ## show this list
 serve: $(VENV)/.service ## serve the embedded bundle on 127.0.0.1:8000
 	$(BIN)/purigate serve
 
-test: $(VENV)/.dev ## run the whole test suite
-	$(BIN)/pytest
+test: $(VENV)/.dev ## run the whole test suite: a file on each processor, what needs a GPU one after the other
+	$(BIN)/pytest -m "not cuda" -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -m cuda
 
 check: $(VENV)/.dev ## lint, types, import rules
 	$(BIN)/ruff check .

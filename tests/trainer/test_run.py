@@ -28,6 +28,7 @@ CPU = torch.device("cpu")
 SIZE = Preprocessing(resize=12, height=12, width=12)
 WriteProgram = Callable[[nn.Module, Path, int], Path]
 MakeRecipe = Callable[..., Recipe]
+MakeOwnRecipe = Callable[[str, Path, int], Recipe]
 
 
 class StoppedError(Exception):
@@ -417,7 +418,7 @@ weights = "{weights}"
 
 
 @pytest.fixture
-def own_recipe(toy_recipe: str) -> Callable[[str, Path, int], Recipe]:
+def own_recipe(toy_recipe: str) -> MakeOwnRecipe:
     """The toy recipe around a classifier from a file, without a surrogate, for images of so many pixels."""
 
     def make(architecture: str, weights: Path, side: int) -> Recipe:
@@ -434,7 +435,7 @@ def enlarged(data: LabeledImages, side: int) -> LabeledImages:
 
 
 def test_an_exported_classifier_goes_through_pool_and_bundle_as_it_is(
-    own_recipe: Callable[[str, Path, int], Recipe],
+    own_recipe: MakeOwnRecipe,
     write_program: WriteProgram,
     train: LabeledImages,
     loop: Loop,
@@ -457,7 +458,7 @@ def test_an_exported_classifier_goes_through_pool_and_bundle_as_it_is(
 
 
 def test_a_torchvision_classifier_goes_through_pool_and_bundle(
-    own_recipe: Callable[[str, Path, int], Recipe], train: LabeledImages, loop: Loop, tmp_path: Path
+    own_recipe: MakeOwnRecipe, train: LabeledImages, loop: Loop, tmp_path: Path
 ) -> None:
     network = get_model("squeezenet1_1", num_classes=2).eval()
     torch.save({"state_dict": network.state_dict()}, tmp_path / "mine.pt")
@@ -474,7 +475,7 @@ def test_a_torchvision_classifier_goes_through_pool_and_bundle(
 
 
 def test_a_classifier_that_lies_in_a_bundle_brings_its_history(
-    own_recipe: Callable[[str, Path, int], Recipe], finished: Finished, train: LabeledImages, loop: Loop, tmp_path: Path
+    own_recipe: MakeOwnRecipe, finished: Finished, train: LabeledImages, loop: Loop, tmp_path: Path
 ) -> None:
     recipe = own_recipe(
         '{ kind = "resnet", width = 8, blocks = [1, 1, 1, 1] }', finished.output / "classifier.safetensors", 12
@@ -533,11 +534,13 @@ def test_a_classifier_is_trained_on_from_the_weights_of_another(
     assert told["classifier"]["training"]["peak_learning_rate"] == 1e-9
 
 
+@pytest.mark.parametrize("training", ["", "training = { batch_size = 4, phases = [{ epochs = 1, resolution = 12 }] }"])
 def test_a_classifier_that_does_not_fit_stops_the_run_before_anything_is_trained(
-    own_recipe: Callable[[str, Path, int], Recipe], train: LabeledImages, loop: Loop, tmp_path: Path
+    own_recipe: MakeOwnRecipe, train: LabeledImages, loop: Loop, tmp_path: Path, training: str
 ) -> None:
     torch.save(ResNetConfig(width=8, blocks=(1, 1, 1, 1)).build(5).state_dict(), tmp_path / "mine.pt")
-    recipe = own_recipe('{ kind = "resnet", width = 8, blocks = [1, 1, 1, 1] }', tmp_path / "mine.pt", 12)
+    architecture = '{ kind = "resnet", width = 8, blocks = [1, 1, 1, 1] }'
+    recipe = own_recipe(f"{architecture}\n{training}", tmp_path / "mine.pt", 12)
 
     with pytest.raises(NetworkError, match=r"mine\.pt: does not fit the architecture and 2 classes"):
         Run(recipe, tmp_path / "run", loop, print).check(train)
@@ -545,7 +548,7 @@ def test_a_classifier_that_does_not_fit_stops_the_run_before_anything_is_trained
 
 
 def test_another_classifier_of_the_same_name_is_not_gone_on_with(
-    own_recipe: Callable[[str, Path, int], Recipe], train: LabeledImages, loop: Loop, tmp_path: Path
+    own_recipe: MakeOwnRecipe, train: LabeledImages, loop: Loop, tmp_path: Path
 ) -> None:
     architecture = '{ kind = "resnet", width = 8, blocks = [1, 1, 1, 1] }'
     for attempt in range(2):
