@@ -27,14 +27,15 @@ class Branches:
         trunk = torch.cuda.current_stream()
         while len(self._streams) < len(parts):
             self._streams.append(torch.cuda.Stream())  # type: ignore[no-untyped-call]
-        branches = self._streams[: len(parts)]
+        forked: list[torch.cuda.Stream] = []
         results: list[Tensor] = []
         try:
-            for branch, part in zip(branches, parts, strict=True):
+            for branch, part in zip(self._streams, parts, strict=False):  # other graphs may have more of them
                 branch.wait_stream(trunk)
+                forked.append(branch)
                 with torch.cuda.stream(branch):
                     results.append(part())
-        finally:  # a recording that fails can only be ended when its branches have joined
-            for branch in branches:
+        finally:  # a recording that fails can only be ended when its branches have joined, and no stream but those may
+            for branch in forked:
                 trunk.wait_stream(branch)
         return results

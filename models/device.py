@@ -1,5 +1,7 @@
 """The device that networks run on, and the precision of their arithmetic there."""
 
+import gc
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -68,6 +70,13 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     From memory that is not pinned, a copy waits for all of it, and a GPU that waits to be told more meanwhile is idle.
     """
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def give_back_memory() -> None:
+    """Frees what only cycles still hold, and gives the memory that PyTorch keeps for later back to the GPU."""
+    gc.collect()
+    with suppress(RuntimeError):  # of a device that is beyond it
+        torch.cuda.empty_cache()
 
 
 def choose_placement(device: str, precision: str) -> Placement:

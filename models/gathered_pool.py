@@ -41,10 +41,6 @@ class GatheredPool(PurifierPool):
         self._members: list[int] = here.sum(1).tolist()
         self._architectures = here.int().argmax(0)  # of each purifier; no buffer, since it is for draws of the CPU
 
-    def without(self, name: str) -> "GatheredPool":
-        """See `PurifierPool`."""
-        return GatheredPool(self.routed.without(name))
-
     def pays(self, windows: int, pixels: int) -> bool:
         """Whether it is faster than the routed pool with so many windows of so many pixels each."""
         return pixels * sum(windows - kept for kept in self._rooms(windows)) >= WORTHWHILE

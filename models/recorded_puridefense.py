@@ -15,6 +15,8 @@ class RecordedPuriDefense:
     Elsewhere each architecture passes over all windows. That is a replay, too: by chance draws hardly ever overflow,
     but where they are sticky, a client that asks about one image many times at once can bring it about.
 
+    A purifier that leaves the pool is only drawn no more: what is recorded, and the room, stay those of all of them.
+
     Takes `(N, 3, H, W)` float32 in [0, 1] and `(N, grid * grid)` int64 draws of the CPU; gives images of that shape.
 
     Args:

@@ -55,10 +55,12 @@ class GraphRecording:
     def __init__(self, function: Function, inputs: tuple[Tensor, ...], memory: Any, stream: torch.cuda.Stream) -> None:
         self.inputs = inputs
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UPS):
-                function(*inputs)
-        torch.cuda.current_stream().wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UPS):
+                    function(*inputs)
+        finally:  # where it fails, too: the memory of the inputs may go to who comes next on the current stream
+            torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
         # Of this thread alone: while a bundle is reloaded, another thread serves the one before.
         with torch.cuda.graph(self._graph, pool=memory, stream=stream, capture_error_mode="thread_local"):
@@ -93,6 +95,9 @@ class GraphRecorder:
 class Replayed:
     """A function whose calls are replays; several threads may call it, which it lets in one at a time.
 
+    All of them have to be on one CUDA stream, as threads are that choose none: a replay is launched and not waited for,
+    and only the order of that stream keeps the next one from its inputs and its memory.
+
     Each size of batch is rounded up to a power of two, or to the largest, and recorded when it first comes. The rows
     beyond a batch hold what earlier ones left there; nothing of it is given out.
 
@@ -109,7 +114,14 @@ class Replayed:
         self._recordings: dict[tuple[torch.Size, ...], Recording] = {}
 
     def __call__(self, *inputs: Tensor) -> Tensor:
+        """What the function says of the inputs.
+
+        Raises:
+            ValueError: they are not of one batch.
+        """
         count = len(inputs[0])
+        if lengths := {len(one) for one in inputs} - {count}:
+            raise ValueError(f"inputs for {count} and for {lengths.pop()} images")
         with self._record.one_at_a_time:
             if not 0 < count <= self._largest:
                 return self._function(*inputs)
@@ -137,7 +149,7 @@ def rung(count: int) -> int:
 
 
 def ladder(largest: int) -> Iterator[int]:
-    """The sizes of batches that are recorded, up to the largest."""
+    """One size of batch for each recording that batches of up to `largest` need."""
     size = 1
     while size < largest:
         yield size

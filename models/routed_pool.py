@@ -59,10 +59,6 @@ class RoutedPool(PurifierPool):
         self.branches = Branches()
         self.register_buffer("owners", owners.to(next(pool.parameters()).device))
 
-    def without(self, name: str) -> "RoutedPool":
-        """See `PurifierPool`."""
-        return RoutedPool(super().without(name))
-
     def forward(self, windows: Tensor, draws: Tensor) -> Tensor:
         """Purifies each window once.
 

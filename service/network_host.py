@@ -22,7 +22,7 @@ import torch
 
 from models.bundle import Bundle, BundleError, read_bundle
 from models.defenses import build_defense
-from models.device import choose_placement
+from models.device import choose_placement, give_back_memory
 from service.network_calls import BATCHES, TOLD_APART, Answer, answer_of
 from service.networks import LocalNetworks, Networks
 from service.settings import HostSettings
@@ -110,9 +110,7 @@ class Shelf:
             del self._users[one], self._networks[one]
             log.info("networks_dropped", defense=one.defense)
         if unused:
-            gc.collect()
-            with suppress(RuntimeError):  # of a device that is beyond it
-                torch.cuda.empty_cache()
+            give_back_memory()
 
 
 class NetworkHost:

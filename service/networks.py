@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.bundle import Bundle
 from models.defenses import build_defense
-from models.device import Placement, device_name, send
+from models.device import Placement, device_name, give_back_memory, send
 from models.device_clock import device_clock
 from models.preprocessing import Pixels
 from models.recorded import recorded_classifier, recorded_defense
@@ -108,8 +108,11 @@ class LocalNetworks:
         self._classify = recorded_classifier(bundle.classifier, placement)
 
     def warm_up(self, purifiers: tuple[str, ...], max_batch: int) -> None:
-        """See `Networks`. On a GPU it sends every size of batch that is recorded, so that no query waits for that."""
-        sizes = ladder(max(max_batch, PROBES)) if self._target.type == "cuda" else (1, max_batch)
+        """See `Networks`. On a GPU it sends every size of batch that is recorded, so that no query waits for that.
+
+        The largest come first: a recording can use memory that a larger one has freed, but not that of several smaller.
+        """
+        sizes = [*ladder(max(max_batch, PROBES))][::-1] if self._target.type == "cuda" else [1, max_batch]
         for count in sizes:
             images = [np.zeros((self._size.height, self._size.width, 3), np.uint8)] * count
             drawn = self._defense.draw(partial(_no_bytes, count)).numpy()
@@ -139,7 +142,10 @@ class LocalNetworks:
         return bool(self._purify(self._on_device(images), self._indices(draws)).isfinite().all())
 
     def close(self) -> None:
-        """They go with their last reference."""
+        """See `Networks`. Their memory is free now, however long whoever asked them is kept."""
+        self._purify = self._classify = _closed
+        if self._target.type == "cuda":
+            give_back_memory()
 
     def _indices(self, draws: Draws) -> Tensor:
         """The draws as all purifiers are counted here; those of a defense without any are what they are."""
@@ -159,6 +165,10 @@ def _warm_up_draws(drawn: NDArray[Any], purifiers: int) -> Iterator[NDArray[Any]
         yield np.full_like(drawn, index)
     if purifiers > 1:
         yield np.arange(drawn.size, dtype=drawn.dtype).reshape(drawn.shape) % purifiers
+
+
+def _closed(*_asked: Tensor) -> Tensor:
+    raise RuntimeError("these networks are closed")
 
 
 def _no_bytes(rows: int, columns: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 import torch
 
-from models import gathered_pool
+from models import gathered_pool, replay
 from models.decoder import DecoderConfig
 from models.defenses.puridefense import PuriDefense
 from models.encoders import EDSRConfig
@@ -48,13 +48,18 @@ def defense(configs: Mapping[str, PurifierConfig], grid: int) -> PuriDefense:
     return PuriDefense(pool.eval().requires_grad_(False), grid, halo=1)
 
 
-def check(plain: PuriDefense, recorder: Recorder, batches: list[list[int]]) -> None:
+def check(
+    plain: PuriDefense, recorder: replay.Recorder, batches: list[list[int]], device: str = "cpu", rounding: float = 1e-5
+) -> None:
     """Sends a batch with each of the draws through a recorded defense, and compares it with the plain one."""
     recorded = RecordedPuriDefense(plain, LARGEST, recorder)
     for batch in batches:
         draws = torch.tensor(batch, dtype=torch.int64).view(-1, plain.grid**2)
-        images = torch.rand(len(draws), 3, 4, 4)
-        torch.testing.assert_close(recorded(images, draws), plain(images, draws), atol=1e-5, rtol=0)
+        images = torch.rand(len(draws), 3, 4, 4, device=device)
+        expected = plain(images, draws)
+        torch.testing.assert_close(recorded(images, draws), expected, atol=rounding, rtol=0)
+        if len(images):
+            assert float((expected - images).abs().max()) > 10 * rounding
 
 
 def ways(recorder: Recorder) -> list[str]:
@@ -132,3 +137,16 @@ def test_where_it_does_not_pay_nothing_is_gathered(plain: PuriDefense, recorder:
 @pytest.mark.usefixtures("_always_worthwhile")
 def test_no_images_give_no_images(plain: PuriDefense, recorder: Recorder) -> None:
     check(plain, recorder, [[]])
+
+
+@pytest.mark.cuda
+@torch.inference_mode()
+@pytest.mark.parametrize("worthwhile", [1, 2**62], ids=["gathered", "routed"])
+def test_on_a_gpu_all_batches_get_the_pixels_of_the_plain_defense(
+    plain: PuriDefense, monkeypatch: pytest.MonkeyPatch, worthwhile: int
+) -> None:
+    """Both ways by turns, in graphs of several sizes that share their memory, with rows of earlier batches in them."""
+    monkeypatch.setattr(gathered_pool, "WORTHWHILE", worthwhile)
+    crowd = [2] * len(MIXED)
+    batches = [MIXED, crowd, MIXED[:12], MIXED[::-1], crowd[:4], MIXED[4:24], crowd[:28], MIXED * 2, MIXED * 3, MIXED]
+    check(plain.cuda(), replay.GraphRecorder(torch.device("cuda")), batches, "cuda", 1e-3)

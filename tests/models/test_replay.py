@@ -55,6 +55,13 @@ def test_a_batch_that_is_none_or_too_large_is_not_recorded(count: int) -> None:
     assert not recorder.tapes
 
 
+@pytest.mark.parametrize("count", [3, LARGEST + 1])
+def test_inputs_of_different_batches_are_refused(count: int) -> None:
+    replayed = Replayed(scaled, LARGEST, Recorder())
+    with pytest.raises(ValueError, match=f"inputs for {count} and for 1 images"):
+        replayed(torch.rand(count, 2), torch.rand(1, 1))
+
+
 @pytest.mark.parametrize("count", [LARGEST, LARGEST + 1], ids=["recorded", "too large"])
 def test_one_thread_at_a_time_is_in_the_function(count: int) -> None:
     inside, met = threading.Semaphore(1), []

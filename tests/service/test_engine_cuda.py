@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from models import gathered_pool
 from models.bundle import read_bundle
-from models.device import Placement
+from models.device import Placement, Precision
 from models.preprocessing import Pixels
 from service.engine import TorchEngine
 from service.metrics import Metrics
@@ -19,12 +20,17 @@ pytestmark = pytest.mark.cuda
 BATCH = 8
 
 
-def engine_on(device: str, folder: Path) -> TorchEngine:
+def engine_on(device: str, folder: Path, precision: Precision = "float32", *broken: str) -> TorchEngine:
+    """An engine some of whose purifiers give no numbers."""
+
     def same_bytes(images: Sequence[Pixels], count: int, turn: int) -> bytes:  # noqa: ARG001
         return np.random.default_rng(0).bytes(len(images) * count)
 
     bundle = read_bundle(folder)
-    networks = LocalNetworks(bundle, "puridefense", Placement(torch.device(device), "float32"))
+    for name in broken:
+        for weights in bundle.purifiers[name].parameters():
+            weights.fill_(torch.nan)
+    networks = LocalNetworks(bundle, "puridefense", Placement(torch.device(device), precision))
     return TorchEngine(bundle, "puridefense", networks, BATCH, same_bytes, Metrics())
 
 
@@ -37,5 +43,19 @@ def test_cuda_gives_the_scores_of_the_cpu_under_the_same_draws(bundle_folder: Pa
     np.testing.assert_allclose(on_cuda, on_cpu, atol=1e-3)
 
 
-def test_cuda_warms_up(bundle_folder: Path) -> None:
-    engine_on("cuda", bundle_folder).warm_up()
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_cuda_warms_up(bundle_folder: Path, precision: Precision) -> None:
+    engine_on("cuda", bundle_folder, precision).warm_up()
+
+
+@pytest.mark.parametrize("worthwhile", [1, 2**62], ids=["gathered", "routed"])
+def test_on_cuda_a_purifier_that_gives_no_numbers_is_taken_out_and_its_queries_are_answered(
+    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, worthwhile: int
+) -> None:
+    monkeypatch.setattr(gathered_pool, "WORTHWHILE", worthwhile)
+    engine = engine_on("cuda", bundle_folder, "bfloat16", "pgd-edsr")
+
+    predictions = engine.classify(list(np.random.default_rng(1).integers(0, 256, (BATCH, 32, 32, 3), np.uint8)))
+
+    assert np.isfinite([one.scores for one in predictions]).all()
+    assert engine.purifiers == ("fgsm-edsr", "fgsm-rcan", "pgd-rcan")
