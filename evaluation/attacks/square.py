@@ -15,6 +15,8 @@ from evaluation.trial import Trial
 SCHEDULE_LENGTH = 10_000
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """After which iterations of 10,000 the share of a square halves (section 4.2 and the published code)."""
+COLORINGS = 10
+"""Drawn at most for a square: of a single pixel one of eight changes nothing."""
 
 
 class Square(Attack):
@@ -89,13 +91,22 @@ class Square(Attack):
         return (trial.images[rows] + trial.ball.epsilon * signs).clamp(0, 1)
 
     def _move(self, trial: Trial, rows: Tensor, best: Tensor, side: int, generator: torch.Generator) -> Tensor:
-        """Recolors a random square of each image: each channel gets the clean image plus or minus epsilon."""
+        """Recolors a random square of each image: each channel gets the clean image plus or minus epsilon.
+
+        As in the published code, signs that leave an image as it was are drawn again: no query is spent on it.
+        """
         count, channels, height, width = best.shape
         inside = _spans(count, height, side, generator)[:, None, :, None]
         inside = inside & _spans(count, width, side, generator)[:, None, None, :]
-        signs = _signs((count, channels, 1, 1), generator)
-        recolored = (trial.images[rows] + trial.ball.epsilon * signs).clamp(0, 1)
-        return torch.where(inside, recolored, best)
+        moved = best
+        for _ in range(COLORINGS):
+            same = (moved == best).flatten(1).all(1)
+            if not same.any():
+                break
+            signs = _signs((count, channels, 1, 1), generator)
+            recolored = (trial.images[rows] + trial.ball.epsilon * signs).clamp(0, 1)
+            moved = torch.where(inside & same[:, None, None, None], recolored, moved)
+        return moved
 
 
 def _signs(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -16,12 +16,14 @@ class ScriptedTarget:
     """Says what its script says: 1 is wrong, 0 is right."""
 
     deterministic = False
-    levels: int | None = None
 
-    def __init__(self, script: list[int]) -> None:
+    def __init__(self, script: list[int], levels: int | None = None) -> None:
         self.script = iter(script)
+        self.levels = levels
+        self.seen = torch.empty(0)
 
     def labels(self, images: Tensor) -> Tensor:
+        self.seen = images
         return torch.tensor([next(self.script) for _ in images])
 
     def scores(self, images: Tensor) -> Tensor:
@@ -96,3 +98,56 @@ def test_what_is_returned_is_what_finished_the_image_else_the_incumbent_in_the_b
 
     torch.testing.assert_close(hit.returned(CLEAN + 1), CLEAN + 0.01)
     torch.testing.assert_close(open_.returned(CLEAN + 1), CLEAN + 0.1)
+
+
+def test_what_was_wrong_again_is_handed_in_where_no_image_was_confirmed() -> None:
+    """Three of nine, then one of two, then none: the first is the best bet, and better than what was never checked."""
+    one = trial([1, 1, 1, 0, 0, 0, 0, 1, 0, 0, 1, 1, 0, 1, 0], budget=40)
+    ask(one, 0.01)
+    ask(one, 0.02)
+    ask(one, 0.03)
+
+    assert not one.finished.any()
+    assert one.oracle.spent.tolist() == [15]
+    torch.testing.assert_close(one.returned(CLEAN + 0.05), CLEAN + 0.01)
+
+
+def test_an_image_that_was_right_when_asked_about_again_is_not_handed_in() -> None:
+    one = trial([1, 0])
+    ask(one, 0.01)
+
+    torch.testing.assert_close(one.returned(CLEAN + 0.05), CLEAN + 0.05)
+
+
+BYTES = torch.full((1, 3, 2, 2), 100 / 255)
+
+
+def rounding(script: list[int], ball: Ball) -> tuple[Trial, ScriptedTarget]:
+    target = ScriptedTarget(script, 255)
+    return Trial(Oracle(target, 1, 20), BYTES, torch.tensor([0]), ball, Stopping.HIT), target
+
+
+def test_what_is_handed_in_is_what_a_rounding_target_sees_of_the_incumbent() -> None:
+    one, target = rounding([0], Ball("linf", 8 / 255))
+    incumbent = BYTES + 2.55 / 255
+    one.wrong(torch.tensor([0]), incumbent[None])
+
+    torch.testing.assert_close(target.seen, BYTES + 3 / 255)
+    torch.testing.assert_close(one.returned(incumbent), BYTES + 3 / 255)
+
+
+def test_a_candidate_that_rounding_would_carry_out_of_the_ball_is_rounded_inwards_and_may_hit() -> None:
+    ball = Ball("l2", 3.6 / 255 * 12**0.5)
+    one, target = rounding([1], ball)
+    one.wrong(torch.tensor([0]), (BYTES + 3.6 / 255)[None])
+
+    torch.testing.assert_close(target.seen, BYTES + 3 / 255)
+    assert one.first_hits.tolist() == [1]
+
+
+def test_a_candidate_out_of_the_ball_is_rounded_to_the_nearest_level_and_hits_nothing() -> None:
+    one, target = rounding([1], Ball("linf", 3 / 255))
+    one.wrong(torch.tensor([0]), (BYTES + 3.6 / 255)[None])
+
+    torch.testing.assert_close(target.seen, BYTES + 4 / 255)
+    assert one.first_hits.tolist() == [0]

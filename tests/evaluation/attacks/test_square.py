@@ -85,6 +85,17 @@ def test_every_pixel_is_the_clean_one_plus_or_minus_epsilon(make_trial: MakeTria
     torch.testing.assert_close(moved.abs(), torch.full_like(moved, 0.004), atol=1e-6, rtol=0)
 
 
+def test_no_query_is_spent_on_an_image_that_is_the_incumbent_still(make_trial: MakeTrial) -> None:
+    """With squares of one pixel one coloring of eight would be that."""
+    trial = make_trial(LinearTarget(), Ball("linf", 0.004), 10)
+    rows, generator, best = torch.arange(12), torch.Generator().manual_seed(1), trial.images
+    for _ in range(20):
+        moved = Square()._move(trial, rows, best, 1, generator)
+        changed = (moved != best).any(1).flatten(1).sum(1)
+        assert changed.tolist() == [1] * 12
+        best = moved
+
+
 def test_averaging_costs_its_samples(make_trial: MakeTrial) -> None:
     trial = make_trial(LinearTarget(0.001), Ball("linf", 0.001), 51, Stopping.BUDGET)
 
