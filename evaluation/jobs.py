@@ -23,7 +23,11 @@ FIRST_BUDGET = 200
 SQUARES = (0.1, 0.3, 0.5)
 SAMPLES = (1, 5, 10, 20)
 SIGMAS = (0.01, 0.03)
-DELTA_SCALES = (3.0, 10.0)
+PROBES = (0.5, 4.0)
+"""How far HopSkipJump asks around the boundary, at least, in levels a pixel: below and above what purification hides.
+No factor on its published distance gives that. The probe is a vector of length reach / 3072 on 32x32 images in the
+l-infinity ball, so reach / (3072 * sqrt(3072)) a pixel: at a reach of 8 levels half a level takes a factor of 10,600,
+and the first probe, which has a length of 0.1 at any reach, is half a level without a factor."""
 GRIDS = (1, 2, 3, 5)
 POOL_SIZES = (1, 2, 3, 4, 6, 8, 10, 12)
 TABLE_DEFENSES = (
@@ -81,9 +85,9 @@ def adaptive(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa
         yield Job(defense, Square(p=p), queries)
     for sigma in SIGMAS:
         yield Job(defense, NES(sigma=sigma), queries)
-    for scale in DELTA_SCALES:
-        yield Job(defense, HopSkipJump(delta_scale=scale), queries)
-        yield Job(defense, PopSkipJump(delta_scale=scale), queries)
+    for probe in PROBES:
+        yield Job(defense, HopSkipJump(probe=probe), queries)
+        yield Job(defense, PopSkipJump(probe=probe), queries)
     for samples in SAMPLES:
         for budget in sorted({queries, queries * samples}):
             yield Job(defense, Square(samples=samples), budget)

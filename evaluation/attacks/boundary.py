@@ -3,16 +3,17 @@
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from evaluation.attacks.attack import L2_ONE, Attack
-from evaluation.attacks.start import misread_noise
+from evaluation.attacks.footing import Footing
+from evaluation.attacks.start import misread_starts
 from evaluation.ball import Ball
 from evaluation.trial import Trial
 
 BLENDS = 10
-"""Halvings of the line from the first misread noise to the clean image."""
+"""Halvings of the line from the start to the clean image."""
 LOOK_EVERY = 10
 WINDOW = 10
 SPHERICAL_SHARES = (0.2, 0.5)
@@ -24,14 +25,21 @@ class Boundary(Attack):
 
     Every tenth step asks about the image between the two moves, too: when few of these are misread the boundary is
     rough and both steps shrink, when many are it is flat and they grow. The step towards the clean image adapts to the
-    share of kept steps.
+    share of kept steps. Foolbox notes only every tenth step, and adapts after 300 of them the source step, after 1,000
+    both; here it is after 10 and 100, so that a few hundred queries come nearer (on a small network two thirds as far
+    after 500 and less than half as far after 2,500), and an image whose boundary is reached is given up earlier.
+
+    A random target may misread a step by luck, and all steps from there would be read rightly. So there a wrong answer
+    is asked for again before the step is kept, the incumbent is looked at again every few steps, and where it is read
+    rightly the walk goes back to the last one that was confirmed and its steps grow back. No image is given up.
 
     Attributes:
         spherical_step: length of the first move, as a share of the distance.
         source_step: length of the second.
-        converged: the source step at which an image is given up.
+        converged: the source step at which an image is given up; where the target is random, at which both start anew.
         adaptation: the factor by which steps grow and shrink.
-        attempts: random images that are tried as a start.
+        attempts: images that are tried as a start.
+        refresh: steps from one look at the incumbent to the next, where the target is random; 0 for the published rule.
     """
 
     ball: ClassVar[Ball] = L2_ONE
@@ -41,28 +49,43 @@ class Boundary(Attack):
     converged: Annotated[float, Field(gt=0)] = 1e-7
     adaptation: Annotated[float, Field(gt=1)] = 1.5
     attempts: PositiveInt = 100
+    refresh: NonNegativeInt = 10
 
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:
-        """Starts from uniform noise, blended with the clean image as far as it stays misread."""
-        rows, current = misread_noise(trial, self.attempts, generator)
+        """Blends the start with the clean image as far as it stays misread, and walks from there."""
+        rows, current = misread_starts(trial, self.attempts, generator)
+        footing = Footing(current)
         self._blend(trial, rows, current)
-        walk = _Walk(self, len(current))
-        step = 0
-        while len(rows := rows[trial.able(rows) & (walk.source[rows] > self.converged)]):
-            around, nearer = self._proposals(trial, rows, current[rows], walk, generator)
-            if step % LOOK_EVERY == 0:
-                able = trial.able(rows, 2)
-                looked = rows[able]
-                if len(looked):
-                    walk.note_spherical(looked, trial.wrong(looked, around[able.to(around.device), None])[:, 0])
-            able = trial.able(rows)
-            asked, nearer = rows[able], nearer[able.to(nearer.device)]
-            if len(asked):
-                wrong = trial.wrong(asked, nearer[:, None])[:, 0]
-                current[asked[wrong.cpu()]] = nearer[wrong]
-                walk.note_source(asked, wrong)
-            step += 1
-        return current
+        refresh = 0 if trial.oracle.target.deterministic else self.refresh
+        walk = _Walk(self, len(current), doubtful=refresh > 0)
+        while len(rows := rows[trial.able(rows) & ~walk.converged(rows)]):
+            if refresh and walk.steps % refresh == 0:
+                walk.restart(footing.regain(trial, rows, current))
+            self._move(trial, rows[trial.able(rows)], current, walk, generator)
+            if refresh:
+                walk.restart(rows[walk.converged(rows)])
+        return footing.firm if refresh else current
+
+    def _move(self, trial: Trial, rows: Tensor, current: Tensor, walk: "_Walk", generator: torch.Generator) -> None:
+        """One step of images of `current`, and what is learned of it."""
+        around, nearer = self._proposals(trial, rows, current[rows], walk, generator)
+        if walk.steps % LOOK_EVERY == 0:
+            able = trial.able(rows, 2)
+            looked = rows[able]
+            if len(looked):
+                walk.note_spherical(looked, trial.wrong(looked, around[able.to(around.device), None])[:, 0])
+        walk.steps += 1
+        able = trial.able(rows)
+        asked, nearer = rows[able], nearer[able.to(nearer.device)]
+        wrong = _misread(trial, asked, nearer)
+        walk.note_source(asked, wrong)
+        asked, nearer = asked[wrong], nearer[wrong.to(nearer.device)]
+        if walk.doubtful:
+            able = trial.able(asked)
+            asked, nearer = asked[able], nearer[able.to(nearer.device)]
+            wrong = _misread(trial, asked, nearer)
+            asked, nearer = asked[wrong], nearer[wrong.to(nearer.device)]
+        current[asked] = nearer
 
     def _blend(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
         low = torch.zeros(len(current), device=current.device)
@@ -96,15 +119,38 @@ class Boundary(Attack):
         return (clean + around.view_as(clean)).clamp(0, 1), (clean + nearer.view_as(clean)).clamp(0, 1)
 
 
-class _Walk:
-    """The two step lengths of each image, and the latest answers that they adapt to."""
+def _misread(trial: Trial, rows: Tensor, images: Tensor) -> Tensor:
+    """One paid answer about each of `(R, 3, H, W)` images, none where there are none: `(R,)` bool, on the CPU."""
+    return trial.wrong(rows, images[:, None])[:, 0].cpu() if len(rows) else torch.zeros(0, dtype=torch.bool)
 
-    def __init__(self, attack: Boundary, images: int) -> None:
-        self.adaptation = attack.adaptation
+
+class _Walk:
+    """The two step lengths of each image, and the latest answers that they adapt to.
+
+    Attributes:
+        steps: taken so far.
+        doubtful: whether a wrong answer is asked for again before it is believed.
+    """
+
+    def __init__(self, attack: Boundary, images: int, *, doubtful: bool) -> None:
+        self.steps = 0
+        self.doubtful = doubtful
+        self._attack = attack
         self.spherical = torch.full((images,), attack.spherical_step)
         self.source = torch.full((images,), attack.source_step)
         self._looks = torch.zeros(2, images)
-        self._steps = torch.zeros(2, images)
+        self._tries = torch.zeros(2, images)
+
+    def converged(self, rows: Tensor) -> Tensor:
+        """Whether the step towards the clean image has become too small, `(R,)` bool."""
+        return self.source[rows] <= self._attack.converged
+
+    def restart(self, rows: Tensor) -> None:
+        """Both steps are at least those of the beginning again, and old answers are forgotten."""
+        self.spherical[rows] = self.spherical[rows].clamp_min(self._attack.spherical_step)
+        self.source[rows] = self.source[rows].clamp_min(self._attack.source_step)
+        self._looks[:, rows] = 0
+        self._tries[:, rows] = 0
 
     def note_spherical(self, rows: Tensor, wrong: Tensor) -> None:
         """Both steps follow the share of misread images on the sphere."""
@@ -114,7 +160,7 @@ class _Walk:
 
     def note_source(self, rows: Tensor, wrong: Tensor) -> None:
         """The step towards the clean image follows the share of steps that are kept."""
-        self.source[rows] *= self._factor(self._steps, rows, wrong, SOURCE_SHARES)
+        self.source[rows] *= self._factor(self._tries, rows, wrong, SOURCE_SHARES)
 
     def _factor(self, counts: Tensor, rows: Tensor, wrong: Tensor, shares: tuple[float, float]) -> Tensor:
         """Counts; once a window is full, gives the factor that its share asks for, and begins a new window."""
@@ -123,7 +169,7 @@ class _Walk:
         full = counts[0, rows] >= WINDOW
         share = counts[1, rows] / counts[0, rows]
         factor = torch.ones(len(rows))
-        factor[full & (share < shares[0])] = 1 / self.adaptation
-        factor[full & (share > shares[1])] = self.adaptation
+        factor[full & (share < shares[0])] = 1 / self._attack.adaptation
+        factor[full & (share > shares[1])] = self._attack.adaptation
         counts[:, rows[full]] = 0
         return factor

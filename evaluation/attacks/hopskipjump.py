@@ -3,30 +3,45 @@
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from evaluation.attacks.attack import LINF_EIGHT, Attack
-from evaluation.attacks.start import misread_noise
+from evaluation.attacks.footing import Footing
+from evaluation.attacks.start import misread_starts
 from evaluation.ball import Ball
 from evaluation.trial import Trial
 
 FIRST_DELTA = 0.1
 HALVINGS = 20
 """Of the length of a step until it is misread; 10^-6 of the distance is no step."""
+EIGHT_BITS = 255
+ROUNDED_PROBE = 1.0
+"""In levels a pixel: with less, most of what is asked rounds to the same image."""
+FINEST = 0.5
+"""In levels: the change of a pixel that may round to none."""
 
 
 class HopSkipJump(Attack):
     """The attack in either norm, for many images at once; each image has its own distance, step and budget.
 
     Nothing is taken for granted: an image that was misread a moment ago may be read rightly now, and the search goes
-    on from where it is.
+    on from where it is. Where the target is random, the search may end where one answer was wrong by luck and all
+    around are right, and no direction is to be had there; so before each estimate the incumbent is asked about again
+    and moved back out where it is read rightly.
+
+    The published distance of the probes is some 10^-4 of an 8-bit level a pixel. Where the target rounds, it is at
+    least one level, and neither the search nor a step goes below half of one.
 
     Attributes:
         evaluations: labels that the first gradient is estimated from; the t-th takes sqrt(t) times as many.
         gamma: sets where the search stops and how far around the boundary labels are asked.
-        delta_scale: a factor on the latter distance; above 1 against targets whose noise hides small changes.
-        attempts: random images that are tried as a start.
+        delta_scale: a factor on the latter distance.
+        probe: the least of that distance, in 8-bit levels a pixel (root mean square); for targets whose noise or
+            purification hides smaller changes.
+        attempts: images that are tried as a start.
+        refresh: iterations from one look at the incumbent to the next, where the target is random; 0 for never, as
+            published.
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
@@ -34,16 +49,23 @@ class HopSkipJump(Attack):
     evaluations: PositiveInt = 100
     gamma: Annotated[float, Field(gt=0)] = 1.0
     delta_scale: Annotated[float, Field(gt=0)] = 1.0
+    probe: NonNegativeFloat = 0.0
     attempts: PositiveInt = 100
+    refresh: NonNegativeInt = 1
 
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:
-        """Starts from uniform noise that is misread."""
-        rows, starts = misread_noise(trial, self.attempts, generator)
+        """Searches the boundary from the start on, then estimates, steps and searches in turn."""
+        rows, starts = misread_starts(trial, self.attempts, generator)
         current = starts.clone()
         reach = trial.ball.distance(starts, trial.images)
+        footing = Footing(starts)
+        refresh = 0 if trial.oracle.target.deterministic else self.refresh
         self.search(trial, rows, current)
         iteration = 1
         while len(rows := rows[trial.able(rows, 2)]):
+            if refresh and iteration % refresh == 0:
+                footing.regain(trial, rows, current)
+                rows = rows[trial.able(rows, 2)]
             delta = self._delta(trial, current, reach, iteration)
             direction = torch.zeros_like(current)
             wanted = int(self.evaluations * iteration**0.5)
@@ -56,13 +78,16 @@ class HopSkipJump(Attack):
             reach = trial.ball.distance(current, trial.images)
             self.search(trial, rows, current)
             iteration += 1
-        return current
+        return footing.firm if refresh else current
 
     def search(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
         """Moves images of `current` to the boundary, on the way to the clean image, by halving."""
         low = torch.zeros(len(current), device=current.device)
         high = self.farthest(trial, current)
         tolerance = (high * self._theta(trial)).clamp_max(self._theta(trial) if trial.ball.norm == "linf" else 1)
+        if levels := trial.oracle.target.levels:
+            largest = (current - trial.images).abs().flatten(1).amax(1).clamp_min(torch.finfo(high.dtype).tiny)
+            tolerance = tolerance.maximum(FINEST / levels * high / largest)
         far = current.clone()
         while len(rows := rows[trial.able(rows) & (high - low > tolerance)[rows].cpu()]):
             middle = (low[rows] + high[rows]) / 2
@@ -92,12 +117,12 @@ class HopSkipJump(Attack):
         return self.gamma / (size * size if trial.ball.norm == "linf" else size**1.5)
 
     def _delta(self, trial: Trial, current: Tensor, reach: Tensor, iteration: int) -> Tensor:
-        """How far around the boundary labels are asked, `(N,)`."""
-        if iteration == 1:
-            return torch.full_like(reach, FIRST_DELTA) * self.delta_scale
-        size = current[0].numel()
+        """How far around the boundary labels are asked, `(N,)`, as the Euclidean length of the change."""
+        size, levels = current[0].numel(), trial.oracle.target.levels
         factor = self._theta(trial) * (size if trial.ball.norm == "linf" else size**0.5)
-        return reach * (factor * self.delta_scale)
+        delta = torch.full_like(reach, FIRST_DELTA) if iteration == 1 else reach * factor
+        rounded = ROUNDED_PROBE / levels if levels else 0.0
+        return (delta * self.delta_scale).clamp_min(max(self.probe / EIGHT_BITS, rounded) * size**0.5)
 
     def _direction(
         self, trial: Trial, rows: Tensor, current: Tensor, delta: Tensor, points: int, generator: torch.Generator
@@ -124,8 +149,10 @@ class HopSkipJump(Attack):
     def _step(self, trial: Trial, rows: Tensor, current: Tensor, direction: Tensor, length: Tensor) -> None:
         """Moves images of `current` along their direction by the largest halving of `length` that is misread."""
         length = length.clone()
+        finest = FINEST / levels if (levels := trial.oracle.target.levels) else 0.0
         for _ in range(HALVINGS):
-            rows = rows[trial.able(rows)]
+            changes = length[rows] * direction[rows].abs().flatten(1).amax(1)
+            rows = rows[trial.able(rows) & (changes >= finest).cpu()]
             if not len(rows):
                 return
             moved = (current[rows] + length[rows, None, None, None] * direction[rows]).clamp(0, 1)
