@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import pytest
 
-from evaluation.attacks import Square
+from evaluation.attacks import Square, Transfer
 from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
 from evaluation.provenance import Provenance
@@ -82,11 +82,31 @@ def test_a_cell_of_changed_code_has_another_file_and_comes_back_as_it_was(tmp_pa
     assert read_record(path).cell == changed
 
 
+def test_a_record_without_a_revision_is_of_the_first_whatever_the_code_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_record(tmp_path, record(0, outcome(1), cell=CELL.model_copy(update={"revision": 1})))
+    monkeypatch.setattr(Square, "revision", 5)
+
+    assert read_record(path).cell.revision == 1
+
+
 def test_a_cell_has_the_revision_of_the_attack_as_it_is_now() -> None:
     settings = {"served": SERVED, "ball": CELL.ball, "queries": 1, "stopping": CELL.stopping, "seed": 0}
 
     assert Cell.model_validate({**settings, "attack": Square()}).revision == Square.revision
     assert Cell.model_validate({**settings, "attack": NewSquare()}).revision == NewSquare.revision
+
+
+def test_the_hash_of_a_surrogate_is_part_of_a_cell_and_comes_back(tmp_path: Path) -> None:
+    old, new, other = (
+        CELL.model_copy(update={"attack": Transfer(surrogate=Path("bundle"), surrogate_sha256=told)})
+        for told in (None, "ab", "cd")
+    )
+    path = write_record(tmp_path, record(0, outcome(1), cell=new))
+
+    assert read_record(path).cell == new
+    assert len({one.digest() for one in (old, new, other)}) == 3
 
 
 def test_of_two_revisions_the_newest_counts_and_the_older_one_is_left_out() -> None:
