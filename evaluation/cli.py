@@ -79,7 +79,7 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
     """Attack images through a defense, within a budget of queries for each; what has a record is not done again."""
 
     def single() -> Job:
-        chosen = _attack(attack, setting or [])
+        chosen = _attack(attack, setting or []).resolved()
         ball = None if epsilon is None else Ball(chosen.ball.norm, epsilon)
         return Job(defense, chosen, queries, stopping, ball, grid, tuple(purifier or ()))
 

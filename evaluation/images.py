@@ -23,18 +23,20 @@ class Sample:
         images: `(N, 3, H, W)` float32 in [0, 1].
         labels: `(N,)` int64, indices into the labels of what is attacked.
         indices: N, of the files in the sorted tree.
+        tree_sha256: of the names and sizes of all files of the tree; none if there is no tree.
     """
 
     images: Tensor
     labels: Tensor
     indices: tuple[int, ...]
+    tree_sha256: str | None = None
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def part(self, begin: int, end: int) -> "Sample":
         """The images from `begin` up to `end`."""
-        return Sample(self.images[begin:end], self.labels[begin:end], self.indices[begin:end])
+        return Sample(self.images[begin:end], self.labels[begin:end], self.indices[begin:end], self.tree_sha256)
 
     def fingerprint(self) -> str:
         """SHA-256 of the 8-bit pixels and the labels."""
@@ -66,7 +68,14 @@ def read_sample(root: Path, known: tuple[str, ...], preprocessing: Preprocessing
     chosen = _by_turns(tree.targets)[:count]
     images = [_read(Path(tree.samples[index][0]), preprocessing) for index in chosen]
     labels = [known.index(tree.classes[tree.targets[index]]) for index in chosen]
-    return Sample(torch.stack(images), torch.tensor(labels), tuple(chosen))
+    return Sample(torch.stack(images), torch.tensor(labels), tuple(chosen), _tree_sha256(root, tree))
+
+
+def _tree_sha256(root: Path, tree: ImageFolder) -> str:
+    digest = hashlib.sha256()
+    for path, _ in tree.samples:
+        digest.update(f"{Path(path).relative_to(root).as_posix()} {Path(path).stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
 def _by_turns(targets: list[int]) -> list[int]:

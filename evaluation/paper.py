@@ -1,9 +1,13 @@
 """What the paper reports for CIFAR-10 (PuriDefense, table 2): percent of images, at 200 and at 2,500 queries."""
 
+import re
 from dataclasses import dataclass
 
 PAPER_BUDGETS = (200, 2500)
 PAPER_ATTACKS = ("nes", "simba", "square", "boundary", "hopskipjump")
+
+
+CIFAR10 = re.compile(r"(?<![a-z0-9])cifar-?10(?![0-9])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,3 +37,8 @@ PAPER = {
     "puridefense-at": _row(84.6, (83.7, 81.1), (83.3, 80.6), (81.5, 78.7), (84.4, 84.1), (84.3, 84.1)),
 }
 """By the names of the defenses; `-at` is on adversarially trained weights."""
+
+
+def is_cifar10(bundle: str) -> bool:
+    """Whether a bundle is one of the paper's images and classes, by its name: records tell nothing else of it."""
+    return CIFAR10.search(bundle) is not None

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from evaluation.attacks import Square
 from evaluation.errors import EvaluationError
+from evaluation.pools import POOL, usual_grids
 from evaluation.records import Cell, Served
 from evaluation.speed import SpeedRecord
 from evaluation.summary import any_hit_curve, summarize
@@ -17,7 +18,6 @@ from evaluation.verdict import Outcome
 
 Merged = Mapping[Cell, tuple[Outcome, ...]]
 SIZE_INCHES = (7.0, 4.5)
-POOL = "puridefense"
 
 
 def draw_all(
@@ -30,7 +30,7 @@ def draw_all(
     Raises:
         EvaluationError: bundles of one name have other networks.
     """
-    bundles = {name: _attacked(some) for name, some in _by_bundle(merged).items()}
+    bundles = {name: attacked(some) for name, some in _by_bundle(merged).items()}
     figures = {
         **{f"{kind}-{name}": figure for name, drawn in bundles.items() for kind, figure in drawn.items()},
         **{f"speed-{number}": speed(record) for number, record in enumerate(speeds, 1)},
@@ -46,13 +46,13 @@ def draw_all(
     return paths
 
 
-def _attacked(merged: Merged) -> dict[str, Figure | None]:
+def attacked(merged: Merged) -> dict[str, Figure | None]:
     """The figures of one bundle under Square, by their names; none where there is nothing to draw."""
     squares = {cell: found for cell, found in merged.items() if _plain(cell)}
     pools = {cell: found for cell, found in squares.items() if cell.served.defense == POOL}
     largest = max((len(cell.served.purifiers) for cell in pools), default=0)
     full = {cell: found for cell, found in pools.items() if len(cell.served.purifiers) == largest}
-    grid = _usual_grid(full)
+    grid = next(iter(usual_grids(pools)), None)
     sized = {cell: found for cell, found in pools.items() if cell.served.grid == grid}
     alone = {cell: found for cell, found in pools.items() if len(cell.served.purifiers) == 1 and cell.served.grid == 1}
     whole = {cell: found for cell, found in full.items() if cell.served.grid == grid}
@@ -127,11 +127,11 @@ def speed(record: SpeedRecord) -> Figure:
 
 
 def diversity(record: DiversityRecord) -> Figure:
-    """How often a direction turns around, and its bound, against K; nu beside them."""
+    """How often a direction turns around, and what equation (9) makes of it, against K; nu beside them."""
     figure, axes = _axes("purifiers, K", "probability that the sign of a direction turns")
     sizes = [point.purifiers for point in record.points]
     axes.plot(sizes, [point.flips for point in record.points], marker="o", label="measured")
-    axes.plot(sizes, [point.bound for point in record.points], marker="o", label="bound of equation (9)")
+    axes.plot(sizes, [point.bound for point in record.points], marker="o", label="equation (9), an estimate")
     beside = axes.twinx()
     beside.plot(sizes, [point.nu for point in record.points], marker="s", color="gray", label="nu")
     beside.set_ylabel("nu of equation (5)")
@@ -170,9 +170,3 @@ def _by_bundle(merged: Merged) -> dict[str, Merged]:
 def _plain(cell: Cell) -> bool:
     """Whether it is Square with its default settings."""
     return cell.attack == Square() and cell.ball == cell.attack.ball and cell.stopping is Stopping.CONFIRMED
-
-
-def _usual_grid(full: Merged) -> int | None:
-    """The grid that most cells have: the bundle's own."""
-    grids = [cell.served.grid for cell in full]
-    return max(set(grids), key=grids.count, default=None)

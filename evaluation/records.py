@@ -2,10 +2,20 @@
 
 import hashlib
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from evaluation.attacks import AnyAttack
 from evaluation.ball import Ball
@@ -52,6 +62,7 @@ class Cell(Section):
     Attributes:
         queries: the budget of each image.
         seed: of the attack's choices and of the defense's draws.
+        revision: of the attack's code; in a record that does not tell, 1.
     """
 
     served: Served
@@ -60,6 +71,12 @@ class Cell(Section):
     queries: PositiveInt
     stopping: Stopping
     seed: int
+    revision: PositiveInt = Field(default_factory=lambda told: told["attack"].revision if "attack" in told else 1)
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out the first revision, so that records of before there were any keep their names."""
+        return {name: value for name, value in plain(self).items() if name != "revision" or value != 1}
 
     def digest(self) -> str:
         """A short name of this cell, another for any other."""
@@ -73,6 +90,7 @@ class Record(Section):
         bundle_version: that was attacked, so that it can be found again.
         begin: the place of the first image in the sample.
         data_sha256: of the pixels and labels of these images.
+        tree_sha256: of the names and sizes of all files of the tree that they are some of; none in older records.
         outcomes: one an image.
     """
 
@@ -81,8 +99,27 @@ class Record(Section):
     bundle_version: str
     begin: int
     data_sha256: str
+    tree_sha256: str | None = None
     outcomes: tuple[Outcome, ...]
     provenance: Provenance
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_revision(cls, told: Any) -> Any:
+        """What is read and tells no revision is of the first; what is made now has that of the code."""
+        if isinstance(told, dict) and isinstance(told.get("cell"), dict):
+            return {**told, "cell": {"revision": 1, **told["cell"]}}
+        return told
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return record_path(Path(), self.cell, self.begin, len(self.outcomes), self.data_sha256).name
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Of its images in the tree."""
+        return tuple(outcome.index for outcome in self.outcomes)
 
 
 def record_path(folder: Path, cell: Cell, begin: int, count: int, data_sha256: str) -> Path:
@@ -126,11 +163,47 @@ def read_records(folders: Iterable[Path]) -> list[Record]:
 
 
 def merge(records: Iterable[Record]) -> dict[Cell, tuple[Outcome, ...]]:
-    """The outcomes of each cell, from all its records, each image once.
+    """The outcomes of each cell, from all its records, each image once; of its revisions, the newest alone.
 
-    An image is known by its place in the data set, so records of two data sets do not belong together.
+    Raises:
+        EvaluationError: two records of one cell are of images of two trees.
     """
-    merged: dict[Cell, dict[int, Outcome]] = {}
+    parts: dict[Cell, list[Record]] = {}
     for record in records:
-        merged.setdefault(record.cell, {}).update({outcome.index: outcome for outcome in record.outcomes})
-    return {cell: tuple(outcomes[index] for index in sorted(outcomes)) for cell, outcomes in merged.items()}
+        parts.setdefault(record.cell, []).append(record)
+    merged = {}
+    for cell in _newest(parts):
+        _require_one_tree(parts[cell])
+        outcomes = {outcome.index: outcome for record in parts[cell] for outcome in record.outcomes}
+        merged[cell] = tuple(outcomes[index] for index in sorted(outcomes))
+    return merged
+
+
+def _newest(cells: Iterable[Cell]) -> list[Cell]:
+    """Without those that are there in a newer revision, too."""
+    newest: dict[Cell, Cell] = {}
+    for cell in cells:
+        key = cell.model_copy(update={"revision": 1})
+        newest[key] = max(newest.get(key, cell), cell, key=lambda one: one.revision)
+    return list(newest.values())
+
+
+def _require_one_tree(records: Iterable[Record]) -> None:
+    for one, other in combinations(records, 2):
+        if not _of_one_tree(one, other):
+            names = " and ".join(f"{each.name} (tree {(each.tree_sha256 or 'unknown')[:8]})" for each in (one, other))
+            raise EvaluationError(f"{names} are of one cell, but not of images of one tree; tell them apart")
+
+
+def _of_one_tree(one: Record, other: Record) -> bool:
+    """Whether two records of one cell can be told to be of images of one tree.
+
+    Older records do not tell their tree. Two parts without an image in common are then taken for parts of one; two
+    that overlap must be of the same images, by their hash.
+    """
+    first, second = (range(each.begin, each.begin + len(each.outcomes)) for each in (one, other))
+    if first == second and (one.data_sha256, one.indices) != (other.data_sha256, other.indices):
+        return False
+    if one.tree_sha256 and other.tree_sha256:
+        return one.tree_sha256 == other.tree_sha256
+    return first == second or not set(one.indices) & set(other.indices)

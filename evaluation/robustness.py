@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from evaluation.errors import EvaluationError
 from evaluation.images import Sample
 from evaluation.oracle import Oracle
 from evaluation.provenance import Provenance
@@ -46,12 +47,15 @@ class Campaign:
         Args:
             sample: the images.
             watch: shown each trial before it begins.
+
+        Raises:
+            EvaluationError: a record is of the same images, but in another tree.
         """
         for begin in range(0, len(sample), self.part):
             images = sample.part(begin, begin + self.part)
             path = record_path(self.folder, self.cell, begin, len(images), images.fingerprint())
             if path.exists():
-                yield read_record(path)
+                yield _read_of(images, path)
                 continue
             record = self._attack(images, begin, watch)
             write_record(self.folder, record)
@@ -71,9 +75,19 @@ class Campaign:
             bundle_version=self.bundle_version,
             begin=begin,
             data_sha256=sample.fingerprint(),
+            tree_sha256=sample.tree_sha256,
             outcomes=tuple(outcomes),
             provenance=Provenance.now(self.device, time.perf_counter() - started),
         )
+
+
+def _read_of(images: Sample, path: Path) -> Record:
+    """The record of these images, which would not merge with further ones if their tree were another now."""
+    record = read_record(path)
+    same_tree = record.tree_sha256 in {None, images.tree_sha256}
+    if record.indices != images.indices or not same_tree:
+        raise EvaluationError(f"{path}: of the same images, but in another tree; choose another folder of records")
+    return record
 
 
 def seeded(seed: int, purpose: str, device: torch.device) -> torch.Generator:

@@ -1,10 +1,15 @@
 """The paper's theory, measured: how diverse a pool is, and how often its draws turn a search direction around.
 
 An attack on scores looks at the sign of a difference: whether a step makes the loss smaller. Behind a random defense
-the two sides of the difference go through different purifiers. If no two outputs for one image lie further apart than
-nu (equation 5), and the loss changes by at most L times as much as its input, the difference moves by at most 2 L nu;
-by Markov's inequality the sign then turns with a probability of at most 2 L nu / |difference| (equation 9, as we read
-it). Neither is worth more than its L, which is estimated here from the outputs themselves.
+the two sides of the difference go through different purifiers. If no two outputs for one image lay further apart than
+nu (equation 5), and the loss changed by at most L times as much as its input, the difference would move by at most
+2 L nu; by Markov's inequality the sign would then turn with a probability of at most 2 L nu / |difference| (equation 9,
+as we read it).
+
+Neither premise is sure here, so that what equation (9) gives is an estimate and no bound. The nu of `models.diversity`
+is a mean over images, and those of some lie further apart; it is taken on clean images that purifiers get as a whole,
+while draws choose for each patch of a grid, with its halo, on moved images too. L is the largest ratio that some draws
+showed, not the largest there is.
 """
 
 import time
@@ -23,6 +28,10 @@ from models.defenses.puridefense import PuriDefense
 from models.diversity import nu
 from models.randomness import SeededBytes
 
+ESTIMATE = (
+    "Equation (9) is evaluated with a nu that is a mean over clean images, without grid and halo, and with an L of "
+    "some draws: what it gives is an estimate and no bound."
+)
 STEP = 8 / 255
 DRAWS = 32
 
@@ -34,8 +43,10 @@ class DiversityPoint(BaseModel):
         purifiers: K.
         nu: of equation (5), on pixels in [0, 1].
         lipschitz: the largest ratio of a change of the margin to a change of the classifier's input, among the draws.
-        flips: the share of answers with another sign of the difference than most have, over images and directions.
-        bound: the mean over images and directions of min(1, 2 L nu / |difference|).
+        flips: the share of draws in which the difference has another sign than its mean over all draws has, over
+            images and directions.
+        bound: the right side of equation (9), the mean over images and directions of min(1, 2 L nu / |difference|), the
+            difference being the mean over draws; an estimate, called a bound in records of before that was said.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -87,16 +98,34 @@ def measure_pool(served: LocalServed, sample: Sample, names: Sequence[str], seed
 
     (inputs, here), (_, there) = draw(images), draw(moved)
     differences = there - here
-    usual = differences.sum(1, keepdim=True).sign()
     lipschitz = _largest_ratio(inputs, here)
-    bound = (2 * lipschitz * spread / differences.mean(1).abs().clamp_min(1e-12)).clamp_max(1)
     return DiversityPoint(
         purifiers=len(names),
         nu=spread,
         lipschitz=lipschitz,
-        flips=float((differences.sign() != usual).float().mean()),
-        bound=float(bound.mean()),
+        flips=sign_flips(differences),
+        bound=equation_nine(differences, lipschitz, spread),
     )
+
+
+def sign_flips(differences: Tensor) -> float:
+    """The share of draws in which the sign is another than that of the mean over draws.
+
+    Args:
+        differences: `(N, draws)` floats: of N images along one direction each.
+    """
+    return float((differences.sign() != differences.mean(1, keepdim=True).sign()).float().mean())
+
+
+def equation_nine(differences: Tensor, lipschitz: float, spread: float) -> float:
+    """The mean of min(1, 2 L nu / |difference|), the difference being the mean over draws.
+
+    Args:
+        differences: `(N, draws)` floats: of N images along one direction each.
+        lipschitz: L.
+        spread: nu.
+    """
+    return float((2 * lipschitz * spread / differences.mean(1).abs().clamp_min(1e-12)).clamp_max(1).mean())
 
 
 def measure_diversity(served: LocalServed, sample: Sample, seed: int) -> DiversityRecord:

@@ -1,7 +1,7 @@
 """One interface for all attacks; an attack is its settings, stored with its results."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -21,11 +21,17 @@ class Attack(BaseModel, ABC):
 
     Attributes:
         ball: how far the paper lets it go on 32x32 images.
+        revision: of its code; one more whenever the same settings give other results than before.
     """
 
     ball: ClassVar[Ball]
+    revision: ClassVar[int] = 1
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def resolved(self) -> Self:
+        """The same attack, with what else decides its result written into its settings; itself if nothing does."""
+        return self
 
     @abstractmethod
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:

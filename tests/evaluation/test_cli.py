@@ -1,5 +1,6 @@
 """The command attacks the toy bundle, and tells a mistake without a traceback."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from evaluation.cli import app
 from evaluation.records import read_records
+from tests.conftest import PURIFIERS, change_bundle, untrained_purifier
 
 Evaluate = Callable[..., Result]
 
@@ -61,6 +63,31 @@ def test_an_attack_prints_its_three_figures_and_leaves_records(evaluate: Evaluat
     assert first.cell == second.cell
     assert first.cell.attack.model_dump()["p"] == 0.3
     assert len({outcome.index for outcome in (*first.outcomes, *second.outcomes)}) == 4
+
+
+def test_a_transfer_from_a_surrogate_trained_anew_is_measured_again(
+    evaluate: Evaluate, tmp_path: Path, bundle_folder: Path
+) -> None:
+    surrogate = Path(shutil.copytree(bundle_folder, tmp_path / "surrogate"))
+    options: list[object] = ["--attack", "transfer", "--set", f"surrogate={surrogate}", "--set", "steps=1"]
+    options += ["--set", "defense=puridefense", "--queries", 2, "--images", 2]
+    assert evaluate(*options).exit_code == 0
+    change_bundle(surrogate, {name: untrained_purifier(config) for name, config in PURIFIERS.items()})
+    for _ in range(2):
+        assert evaluate(*options).exit_code == 0
+
+    assert len(read_records([tmp_path / "records"])) == 2
+
+
+def test_images_added_to_the_tree_are_not_merged_with_what_was_measured_before(
+    evaluate: Evaluate, tmp_path: Path, tree: Path
+) -> None:
+    grown = Path(shutil.copytree(tree, tmp_path / "grown"))
+    options = ["--data", grown, "--queries", 2, "--part", 2, "--images"]
+    assert evaluate(*options, 2).exit_code == 0
+    Image.new("RGB", (32, 32)).save(grown / "cat" / "9.png")
+
+    assert_told(evaluate(*options, 4), "in another tree")
 
 
 def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -39,6 +39,30 @@ def test_a_smaller_sample_is_the_beginning_of_a_larger_one(tree: Path) -> None:
     assert small.indices == large.indices[:3]
 
 
+def test_a_sample_tells_its_tree_whatever_part_of_it_is_read(tree: Path) -> None:
+    small, large = (read_sample(tree, LABELS, SIZE, count) for count in (3, 6))
+
+    assert small.tree_sha256
+    assert small.tree_sha256 == large.tree_sha256 == large.part(2, 4).tree_sha256
+
+
+@pytest.mark.parametrize("content", [(32, 32), (64, 64)])
+def test_another_file_or_another_content_is_another_tree(tree: Path, content: tuple[int, int]) -> None:
+    before = read_sample(tree, LABELS, SIZE, 3).tree_sha256
+    Image.new("RGB", content, (1, 2, 3)).save(tree / "cat" / ("new.png" if content == (32, 32) else "3.png"))
+
+    assert read_sample(tree, LABELS, SIZE, 3).tree_sha256 != before
+
+
+def test_a_tree_that_was_moved_is_the_same(tree: Path) -> None:
+    before = read_sample(tree, LABELS, SIZE, 3).tree_sha256
+    (tree / "moved").mkdir()
+    for label in ("cat", "bird"):
+        (tree / label).rename(tree / "moved" / label)
+
+    assert read_sample(tree / "moved", LABELS, SIZE, 3).tree_sha256 == before
+
+
 def test_all_images_are_taken_where_there_are_fewer(tree: Path) -> None:
     assert len(read_sample(tree, LABELS, SIZE, 100)) == 8
 

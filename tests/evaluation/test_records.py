@@ -1,14 +1,16 @@
 """Records come back as they were written, merge, and are told from those of another cell."""
 
+import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from evaluation.attacks import Square
+from evaluation.attacks import Square, Transfer
 from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
 from evaluation.provenance import Provenance
-from evaluation.records import Cell, Record, Served, merge, read_records, write_record
+from evaluation.records import Cell, Record, Served, merge, read_record, read_records, write_record
 from evaluation.trial import Stopping
 from evaluation.verdict import Outcome
 
@@ -21,12 +23,24 @@ CELL = Cell(
 PROVENANCE = Provenance(created="", seconds=1, device="cpu", python="3", pytorch="2", purigate="0", commit=None)
 
 
+COMMITTED = sorted((Path(__file__).parents[2] / "docs" / "records" / "cifar10").glob("*.json"))
+
+
+class NewSquare(Square):
+    """Square after its code was changed."""
+
+    revision: ClassVar[int] = Square.revision + 1
+
+
 def outcome(index: int, spent: int = 100) -> Outcome:
     return Outcome(index=index, first_hit=None, spent=spent, checks_wrong=0, draws_wrong=1, clean_draws_wrong=0)
 
 
-def record(begin: int, *outcomes: Outcome, cell: Cell = CELL) -> Record:
-    return Record(cell=cell, bundle_version="1", begin=begin, data_sha256="0", outcomes=outcomes, provenance=PROVENANCE)
+def record(begin: int, *outcomes: Outcome, cell: Cell = CELL, data: str = "0", tree: str | None = "tree") -> Record:
+    return Record(
+        cell=cell, bundle_version="1", begin=begin, data_sha256=data, tree_sha256=tree, outcomes=outcomes,
+        provenance=PROVENANCE,
+    )  # fmt: skip
 
 
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
@@ -48,6 +62,91 @@ def test_cells_that_differ_in_a_setting_have_files_of_their_own(tmp_path: Path) 
     other = CELL.model_copy(update={"attack": Square(samples=5)})
 
     assert write_record(tmp_path, record(0, outcome(1))) != write_record(tmp_path, record(0, outcome(1), cell=other))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_records_keep_their_names_and_without_a_revision_are_of_the_first(path: Path) -> None:
+    told = json.loads(path.read_text())["cell"]
+    read = read_record(path)
+
+    assert read.name == path.name
+    assert read.cell.revision == told.get("revision", 1)
+    assert json.loads(read.model_dump_json())["cell"] == told
+
+
+def test_a_cell_of_changed_code_has_another_file_and_comes_back_as_it_was(tmp_path: Path) -> None:
+    changed = CELL.model_copy(update={"revision": CELL.revision + 1})
+    path = write_record(tmp_path, record(0, outcome(1), cell=changed))
+
+    assert path.name != record(0, outcome(1)).name
+    assert read_record(path).cell == changed
+
+
+def test_a_record_without_a_revision_is_of_the_first_whatever_the_code_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_record(tmp_path, record(0, outcome(1), cell=CELL.model_copy(update={"revision": 1})))
+    monkeypatch.setattr(Square, "revision", 5)
+
+    assert read_record(path).cell.revision == 1
+
+
+def test_a_cell_has_the_revision_of_the_attack_as_it_is_now() -> None:
+    settings = {"served": SERVED, "ball": CELL.ball, "queries": 1, "stopping": CELL.stopping, "seed": 0}
+
+    assert Cell.model_validate({**settings, "attack": Square()}).revision == Square.revision
+    assert Cell.model_validate({**settings, "attack": NewSquare()}).revision == NewSquare.revision
+
+
+def test_the_hash_of_a_surrogate_is_part_of_a_cell_and_comes_back(tmp_path: Path) -> None:
+    old, new, other = (
+        CELL.model_copy(update={"attack": Transfer(surrogate=Path("bundle"), surrogate_sha256=told)})
+        for told in (None, "ab", "cd")
+    )
+    path = write_record(tmp_path, record(0, outcome(1), cell=new))
+
+    assert read_record(path).cell == new
+    assert len({one.digest() for one in (old, new, other)}) == 3
+
+
+def test_of_two_revisions_the_newest_counts_and_the_older_one_is_left_out() -> None:
+    newer = CELL.model_copy(update={"revision": CELL.revision + 1})
+    records = [record(0, outcome(3, spent=7), cell=newer), record(0, outcome(3), outcome(4))]
+
+    for order in (records, records[::-1]):
+        assert merge(order) == {newer: (outcome(3, spent=7),)}
+
+
+@pytest.mark.parametrize("trees", [("a", "b"), (None, None), ("a", None), ("a", "a")])
+def test_the_same_places_with_other_images_do_not_merge(trees: tuple[str | None, str | None]) -> None:
+    first, second = (record(0, outcome(3), data=data, tree=tree) for data, tree in zip("01", trees, strict=True))
+
+    with pytest.raises(EvaluationError, match="not of images of one tree") as error:
+        merge([first, second])
+
+    assert first.name in str(error.value)
+    assert second.name in str(error.value)
+
+
+@pytest.mark.parametrize("trees", [("a", "b"), (None, None)])
+def test_parts_that_overlap_but_have_no_tree_in_common_do_not_merge(trees: tuple[str | None, str | None]) -> None:
+    first, second = trees
+
+    with pytest.raises(EvaluationError, match="not of images of one tree"):
+        merge([record(0, outcome(3), tree=first), record(0, outcome(3), outcome(4), data="1", tree=second)])
+
+
+def test_parts_of_two_trees_do_not_merge_even_where_they_do_not_overlap() -> None:
+    with pytest.raises(EvaluationError, match="not of images of one tree"):
+        merge([record(0, outcome(3), tree="a"), record(1, outcome(4), data="1", tree="b")])
+
+
+@pytest.mark.parametrize("trees", [("a", "a"), (None, None), (None, "a")])
+def test_parts_of_one_tree_merge_as_do_those_of_before_trees_were_told(trees: tuple[str | None, str | None]) -> None:
+    first, second = trees
+    parts = [record(0, outcome(3), tree=first), record(1, outcome(4), data="1", tree=second)]
+
+    assert [one.index for one in merge(parts)[CELL]] == [3, 4]
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"format": 1}'])

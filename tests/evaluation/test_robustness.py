@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from evaluation.attacks import Null, Square
 from evaluation.ball import Ball
+from evaluation.errors import EvaluationError
 from evaluation.images import Sample
 from evaluation.records import Cell, merge
 from evaluation.robustness import Campaign
@@ -16,6 +18,10 @@ from tests.evaluation.test_records import SERVED
 
 SQUARE = Cell(served=SERVED, attack=Square(), ball=Ball("linf", 0.02), queries=40, stopping=Stopping.CONFIRMED, seed=0)
 CPU = torch.device("cpu")
+
+
+def of_tree(sample: Sample, tree: str) -> Sample:
+    return Sample(sample.images, sample.labels, sample.indices, tree)
 
 
 class Runs:
@@ -53,6 +59,23 @@ def test_a_record_of_other_images_is_not_taken_for_these(tmp_path: Path, sample:
 
     assert len(runs.trials) == 2
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_record_tells_the_tree_of_its_images(tmp_path: Path, sample: Sample) -> None:
+    runs = Runs()
+    records = list(campaign(runs, tmp_path).run(of_tree(sample, "a"), runs.trials.append))
+
+    assert {one.tree_sha256 for one in records} == {"a"}
+
+
+def test_a_record_of_the_same_images_in_another_tree_is_not_taken(tmp_path: Path, sample: Sample) -> None:
+    runs = Runs()
+    list(campaign(runs, tmp_path).run(of_tree(sample.part(0, 5), "a"), runs.trials.append))
+    moved = Sample(sample.images[:5], sample.labels[:5], (1, 2, 3, 4, 5), "a")
+
+    for other in (of_tree(sample.part(0, 5), "b"), moved):
+        with pytest.raises(EvaluationError, match="in another tree"):
+            list(campaign(runs, tmp_path).run(other, runs.trials.append))
 
 
 def test_the_same_seed_gives_the_same_outcomes(tmp_path: Path, sample: Sample) -> None:

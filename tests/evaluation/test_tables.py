@@ -4,17 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.attacks import APGD, NES, Null, Square, Transfer
+from evaluation.attacks import APGD, NES, Null, SimBA, Square, Transfer
+from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
-from evaluation.plots import draw_all
+from evaluation.jobs import POOL_SIZES, SUITES
+from evaluation.plots import attacked, draw_all
 from evaluation.provenance import Provenance
-from evaluation.records import Cell
+from evaluation.records import Cell, merge, read_records
 from evaluation.speed import SpeedRecord, Timing
-from evaluation.tables import diversity_table, paper_table, speed_table, tables, worst_table
+from evaluation.tables import diversity_table, paper_table, sanity_table, speed_table, tables, worst_table
 from evaluation.theory import DiversityPoint, DiversityRecord
 from evaluation.trial import Stopping
 from evaluation.verdict import Outcome
-from tests.evaluation.test_records import CELL, PROVENANCE
+from tests.evaluation.test_records import CELL as TOY
+from tests.evaluation.test_records import PROVENANCE
+
+CELL = TOY.model_copy(update={"served": TOY.served.model_copy(update={"bundle": "cifar10"})})
 
 
 def outcomes(hits: int, drawn_wrong: int) -> tuple[Outcome, ...]:
@@ -70,9 +75,77 @@ def line(table: str, *parts: str) -> str:
 def test_a_cell_of_the_papers_table_has_both_budgets_and_the_papers_numbers_beside_them() -> None:
     row = line(paper_table(MERGED, "any_hit"), "puridefense")
 
-    assert row.startswith("| puridefense 2x2, K=2 on toy 0a1b2c in float32 | 10 | 100.0 (84.1) | 90.0 |")
-    assert "80.0 / 60.0 (77.3 / 67.8)" in row
-    assert "| 70.0 (84.2 / 81.8) |" in row
+    assert row.startswith("| puridefense 2x2, K=2 on cifar10 0a1b2c in float32 | 10 | 100.0 (84.1) | 90.0 at 2500 |")
+    assert "| 80.0 at 200, 60.0 at 2500 (77.3 / 67.8) |" in row
+    assert "| 70.0 at 2500 (84.2 / 81.8) |" in row
+
+
+def test_a_table_of_one_budget_names_it_once() -> None:
+    table = paper_table({one: found for one, found in MERGED.items() if one.queries == 2500}, "any_hit")
+
+    assert "at 2500 queries" in table.splitlines()[0]
+    assert "| 60.0 (77.3 / 67.8) |" in line(table, "puridefense")
+
+
+def test_values_of_other_images_are_in_a_row_of_their_own_beside_their_clean_accuracy() -> None:
+    more = tuple(one.model_copy(update={"clean_draws_wrong": 10, "index": 2 * one.index}) for one in outcomes(5, 0))
+    table = paper_table({**MERGED, cell(queries=2500, attack=SimBA(), ball=SimBA.ball): more[:8]}, "any_hit")
+
+    first, second = (one for one in table.splitlines() if "puridefense" in one)
+    assert first.startswith("| puridefense 2x2, K=2 on cifar10 0a1b2c in float32 | 8 | 50.0 (84.1) | - |")
+    assert "37.5 at 2500" in first
+    assert "| 10 | 100.0 (84.1) |" in second
+    assert "60.0 at 2500" in second
+
+
+def test_revisions_of_an_attack_that_stand_in_one_column_are_told() -> None:
+    newer = cell(queries=2500, served=UNDEFENDED, revision=CELL.revision + 1)
+    table = paper_table({**MERGED, newer: outcomes(8, 8)}, "any_hit")
+
+    assert f"20.0 at 2500 in revision {newer.revision}" in line(table, "none")
+    assert f"60.0 at 2500 in revision {CELL.revision}" in line(table, "puridefense")
+    assert "70.0 at 2500 (" in line(table, "puridefense")
+
+
+@pytest.mark.parametrize(
+    "change", [{"purifiers": ("a",)}, {"purifiers": ("a", "b")}, {"grid": 3}, {"purifiers": ("a",), "grid": 1}]
+)
+def test_other_pools_than_the_whole_one_on_its_own_grid_have_no_numbers_of_the_paper(change: dict[str, object]) -> None:
+    whole = CELL.served.model_copy(update={"purifiers": ("a", "b", "c"), "networks_sha256": "whole1"})
+    other = whole.model_copy(update={"networks_sha256": "other1", **change})
+    merged = {
+        cell(queries=2500, served=whole): outcomes(1, 0),
+        cell(queries=200, served=whole): outcomes(1, 0),
+        cell(queries=2500, served=other): outcomes(2, 0),
+    }
+    table = paper_table(merged, "any_hit")
+
+    assert "90.0 at 2500 (77.3 / 67.8)" in line(table, "whole1")
+    assert "77.3" not in line(table, "other1")
+
+
+def test_one_purifier_alone_is_no_pool_even_if_there_is_no_larger_one() -> None:
+    alone = CELL.served.model_copy(update={"purifiers": ("a",)})
+
+    assert "77.3" not in paper_table({cell(served=alone): outcomes(1, 1)}, "any_hit")
+
+
+def test_a_running_gateway_serves_its_whole_pool() -> None:
+    gateway = CELL.served.model_copy(update={"over_http": True, "grid": None, "networks_sha256": None})
+
+    assert "77.3" in line(paper_table({cell(served=gateway): outcomes(1, 1)}, "any_hit"), "over HTTP")
+
+
+@pytest.mark.parametrize(
+    ("bundle", "papers"),
+    [("cifar10", True), ("my-CIFAR-10-at", True), ("cifar10 2", True), ("cifar100", False), ("toy", False)],
+)
+def test_the_papers_numbers_stand_beside_cifar10_alone(bundle: str, papers: bool) -> None:
+    served = UNDEFENDED.model_copy(update={"bundle": bundle})
+    table = paper_table({cell(served=served): outcomes(1, 1)}, "any_hit")
+
+    assert ("(26.6 / 0.9)" in table or "(77.5 / 67.3)" in table) == papers
+    assert ("the paper's" in table) == papers
 
 
 @pytest.mark.parametrize("change", [{"precision": "bfloat16"}, {"networks_sha256": "5e6f7a8b"}, {"bundle": "other"}])
@@ -81,12 +154,12 @@ def test_other_networks_and_other_precisions_have_rows_of_their_own(change: dict
 
     table = paper_table({**MERGED, cell(queries=2500, served=other): outcomes(10, 20)}, "any_hit")
 
-    assert [one.count("/ 60.0 (") for one in table.splitlines() if "puridefense" in one].count(1) == 1
-    assert any("| 0.0 (77.3 / 67.8)" in one for one in table.splitlines())
+    assert [one.count("60.0 at 2500 (") for one in table.splitlines() if "puridefense" in one].count(1) == 1
+    assert any("| 0.0 at 2500" in one for one in table.splitlines())
 
 
 def test_each_figure_has_a_table_of_its_own() -> None:
-    assert "95.0 / 90.0 (77.3 / 67.8)" in line(paper_table(MERGED, "mean"), "puridefense")
+    assert "95.0 at 200, 90.0 at 2500 (77.3 / 67.8)" in line(paper_table(MERGED, "mean"), "puridefense")
 
 
 def test_an_attack_with_other_settings_is_not_in_the_papers_table() -> None:
@@ -98,6 +171,37 @@ def test_the_worst_attack_is_named_for_each_figure() -> None:
 
     assert "square, samples=5, 2500 queries" in line(table, "puridefense", "any-hit", "40.0 %")
     assert "nes, 2500 queries" in line(table, "puridefense", "mean", "60.0 %")
+
+
+def test_a_radius_of_ones_own_is_never_the_worst_and_an_unbounded_one_has_a_table() -> None:
+    unbounded = cell(queries=2500, ball=Ball("linf", 1.0))
+    merged = {**MERGED, unbounded: outcomes(10, 20), cell(queries=2500, ball=Ball("linf", 0.5)): outcomes(9, 19)}
+
+    assert "40.0 %" in line(worst_table(merged), "puridefense", "any-hit")
+    sanity = tables(merged).partition("### Unbounded: every defense must fall to 0")[2].partition("###")[0]
+    assert line(sanity, "puridefense").endswith("| 10 | 100.0 % | 0.0 % | 0.0 % | 0.0 % |")
+    assert "0.5" not in sanity
+
+
+def test_there_is_no_table_of_unbounded_attacks_without_one() -> None:
+    idle = cell(attack=Null(), ball=Ball("linf", 255.0))
+
+    assert "Unbounded" not in tables({**MERGED, idle: outcomes(0, 0)})
+
+
+def test_an_unbounded_attack_in_l2_reaches_from_black_to_white() -> None:
+    near, far = (cell(attack=SimBA(), ball=Ball("l2", epsilon)) for epsilon in (50.0, 56.0))
+
+    assert "l2 56" in sanity_table({near: outcomes(1, 1), far: outcomes(9, 9)})
+    assert "l2 50" not in sanity_table({near: outcomes(1, 1), far: outcomes(9, 9)})
+
+
+def test_the_worst_attack_has_its_images_precision_and_clean_accuracy_beside_it() -> None:
+    fewer = tuple(one.model_copy(update={"clean_draws_wrong": 5}) for one in outcomes(3, 1)[:4])
+    worst = line(worst_table({**MERGED, cell(queries=2500, attack=Square(p=0.3)): fewer}), "puridefense", "any-hit")
+
+    assert worst.startswith("| puridefense 2x2, K=2 on cifar10 0a1b2c | float32 | asks | any-hit | 25.0 % [")
+    assert worst.endswith("] | 75.0 % | 4 | square, p=0.3, 2500 queries |")
 
 
 def test_who_owns_the_weights_is_told_apart_from_who_only_asks() -> None:
@@ -126,8 +230,42 @@ def test_a_time_stands_beside_its_share_of_the_bare_classifiers() -> None:
     assert line(speed_table([SPEED]), "disco-ensemble").endswith("| 9.00 [9.00, 9.00] | 4.50 |")
 
 
-def test_diversity_is_told_for_each_size() -> None:
-    assert "| toy 1 | 1 | 0.0000 | 0.000 | 0.000 |" in diversity_table([DIVERSITY])
+def test_diversity_is_told_for_each_size_and_that_equation_9_is_an_estimate() -> None:
+    table = diversity_table([DIVERSITY])
+
+    assert "| toy 1 | 1 | 0.0000 | 0.000 | 0.000 |" in table
+    assert "an estimate and no bound" in table
+    assert "bound of equation" not in table
+
+
+def test_the_curves_against_the_size_of_the_pool_are_on_the_grid_of_most_sizes() -> None:
+    names = tuple("abcdefghijkl")
+    jobs = list(SUITES["pool"](500, names))
+    cells = [
+        cell(
+            queries=500,
+            served=CELL.served.model_copy(update={"grid": job.grid or 2, "purifiers": job.pool or names}),
+        )
+        for job in jobs
+        if job.defense == "puridefense"
+    ]
+    figures = attacked({one: outcomes(1, 1) for one in cells})
+
+    pool, purifiers = figures["convergence-pool"], figures["purifiers"]
+    assert pool is not None
+    assert purifiers is not None
+    curves = {curve.get_label() for curve in pool.axes[0].get_lines()}
+    assert curves == {f"K = {size}, budget 500" for size in (*POOL_SIZES,)}
+    assert len(pool.axes[0].get_lines()) == len(POOL_SIZES)
+    assert len(purifiers.axes[0].get_xticks()) == len(names)
+
+
+def test_every_committed_record_is_told() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "records" / "cifar10"
+    merged = merge(read_records([folder]))
+
+    details = tables(merged).partition("All cells")[2]
+    assert sum(" queries" in one for one in details.splitlines()) == len(merged) + 1
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png"])
@@ -138,8 +276,8 @@ def test_every_figure_that_there_is_something_for_is_drawn(tmp_path: Path, suffi
     paths = draw_all(merged, [SPEED], [DIVERSITY], tmp_path, suffix)
 
     names = {path.stem for path in paths}
-    attacked = ("convergence-defenses", "convergence-pool", "accuracy-pool", "accuracy-grid", "purifiers")
-    assert names == {*(f"{name}-toy-float32" for name in attacked), "speed-1", "diversity-1"}
+    drawn = ("convergence-defenses", "convergence-pool", "accuracy-pool", "accuracy-grid", "purifiers")
+    assert names == {*(f"{name}-cifar10-float32" for name in drawn), "speed-1", "diversity-1"}
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
@@ -149,13 +287,13 @@ def test_other_precisions_have_figures_of_their_own(tmp_path: Path) -> None:
 
     names = {path.stem for path in draw_all(merged, [], [], tmp_path, "svg")}
 
-    assert {"accuracy-pool-toy-float32", "accuracy-pool-toy-bfloat16"} <= names
+    assert {"accuracy-pool-cifar10-float32", "accuracy-pool-cifar10-bfloat16"} <= names
 
 
 def test_other_networks_of_one_name_are_not_drawn_as_if_they_were_the_same(tmp_path: Path) -> None:
     other = CELL.served.model_copy(update={"networks_sha256": "5e6f7a8b"})
 
-    with pytest.raises(EvaluationError, match="other networks that are called toy"):
+    with pytest.raises(EvaluationError, match="other networks that are called cifar10"):
         draw_all({**MERGED, cell(queries=2500, served=other): outcomes(1, 1)}, [], [], tmp_path, "svg")
 
 

@@ -1,5 +1,6 @@
 """The attacks with gradients: APGD on the pool itself, and images carried over from another network."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,11 @@ from evaluation.errors import EvaluationError
 from evaluation.oracle import Oracle
 from evaluation.target import LocalTarget
 from evaluation.trial import Stopping, Trial
-from models.bundle import Bundle, read_bundle
+from models.bundle import Bundle, read_bundle, read_manifest
+from models.bundle.writer import write_weights
 from models.defenses import build_defense
 from models.device import Placement
+from tests.conftest import CLASSIFIER, LABELS, PURIFIERS, change_bundle, untrained_purifier
 from tests.evaluation.conftest import LinearTarget, MakeTrial
 
 BALL = Ball("linf", 0.05)
@@ -76,6 +79,33 @@ def test_transfer_from_the_same_network_is_as_good_as_its_gradient(
     assert BALL.contains(adversarial, one.images).all()
     assert (margins(one, adversarial) < margins(one, one.images)).all()
     assert one.oracle.spent.tolist() == [2] * 4
+
+
+@pytest.mark.parametrize(("defense", "changes"), [("none", False), ("puridefense", True)])
+def test_a_surrogate_trained_anew_is_another_attack_where_its_gradients_are_others(
+    bundle_folder: Path, tmp_path: Path, defense: str, changes: bool
+) -> None:
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "surrogate"))
+    transfer = Transfer.model_validate({"surrogate": folder, "defense": defense})
+    before = transfer.resolved()
+    change_bundle(folder, {name: untrained_purifier(config) for name, config in PURIFIERS.items()})
+
+    assert before.surrogate_sha256
+    assert (transfer.resolved() != before) == changes
+    assert before.resolved() == before
+
+
+def test_another_classifier_is_another_surrogate_and_is_not_taken_for_it(
+    bundle: Bundle, bundle_folder: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(bundle_folder, tmp_path / "surrogate"))
+    before = Transfer(surrogate=folder, steps=1).resolved()
+    weights = write_weights(folder, "classifier", CLASSIFIER.build(len(LABELS)))
+    change_bundle(folder, classifier=read_manifest(folder).classifier.model_copy(update={"weights": weights}))
+
+    assert Transfer(surrogate=folder, steps=1).resolved() != before
+    with pytest.raises(EvaluationError, match="not the networks"):
+        before.run(trial(bundle, "none"), torch.Generator())
 
 
 def test_checkpoints_are_those_of_the_paper() -> None:
