@@ -66,6 +66,13 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
     ] = None,
     url: Annotated[str | None, typer.Option(help="A running gateway to attack instead of a bundle.")] = None,
     key: Annotated[str | None, typer.Option(help="API key of that gateway.")] = None,
+    setup: Annotated[
+        str,
+        typer.Option(
+            help="What of that gateway its /info does not tell, such as 'sticky' or 'shadow'. Records of another setup "
+            "are not taken for this one's."
+        ),
+    ] = "",
     queries: Annotated[int, typer.Option(min=1, help="Budget of each image.")] = 2500,
     images: Annotated[int, typer.Option(min=1, help="How many images, spread over the classes.")] = 100,
     epsilon: Annotated[float | None, typer.Option(min=0, help="Radius of the ball, if not the paper's.")] = None,
@@ -89,9 +96,12 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
             size = target.information.input
             shape = Preprocessing(resize=max(size.height, size.width), height=size.height, width=size.width)
             sample = read_sample(data, target.information.labels, shape, images)
-            cell = gateway_cell(target, job, seed)
+            cell = gateway_cell(target, job, seed, setup)
             version = target.information.bundle.version
-            _run(Campaign(cell, version, lambda _: target, CPU, records, part), sample)
+            try:
+                _run(Campaign(cell, version, lambda _: target, CPU, records, part), sample)
+            finally:
+                _warn_of_unanswered(target.unanswered)
 
     def attack_bundle() -> None:
         served = LocalServed(bundle, device, precision)
@@ -101,7 +111,15 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
             cell, make = served.cell(job, seed), _maker(served, job)
             _run(Campaign(cell, manifest.version, make, served.placement.device, records, part), sample)
 
-    _guarded(lambda: attack_gateway(url) if url else attack_bundle())
+    def attack_either() -> None:
+        if url:
+            attack_gateway(url)
+        elif setup:
+            raise EvaluationError("--setup is of a gateway; it needs --url")
+        else:
+            attack_bundle()
+
+    _guarded(attack_either)
 
 
 @app.command()
@@ -188,6 +206,12 @@ def _run(campaign: Campaign, sample: Sample) -> None:
     with watched(f"{campaign.cell.attack.kind} on {campaign.cell.served.defense}") as watch:
         done = list(campaign.run(sample, watch))
     tell(campaign.cell, merge(done)[campaign.cell])
+
+
+def _warn_of_unanswered(queries: int) -> None:
+    if queries:
+        told = f"warning: {queries} queries got no answer and were asked again; the gateway may have counted them too"
+        typer.secho(told, err=True, fg=typer.colors.YELLOW)
 
 
 def _maker(served: LocalServed, job: Job) -> MakeTarget:

@@ -2,78 +2,97 @@
 
 import io
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import httpx
 import torch
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from torch import Tensor
 
 from evaluation.errors import EvaluationError
+from evaluation.gateway import Gateway, GatewayInformation, GatewayResult
+from models.defenses.bit_reduction import BitReduction
+from models.defenses.disco import DISCO, DISCOEnsemble
+from models.defenses.jpeg import JPEG
+from models.defenses.none import NoDefense
+from models.defenses.spatial_smoothing import SpatialSmoothing
 
 LEVELS = 255
-TIMEOUT_SECONDS = 60
-PATIENCE = 100
-"""Refusals in a row (over quota, queue full) before an attack gives up."""
-REFUSED = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
+DECIMALS = 2
+"""Of the scores that a gateway rounds."""
+WITHOUT_DRAWS = frozenset(
+    defense.name for defense in (NoDefense, SpatialSmoothing, BitReduction, JPEG, DISCO, DISCOEnsemble)
+)
+"""The defenses that answer the same image always the same; any other may draw."""
 
 
-class GatewayInput(BaseModel):
-    """What the classifier sees of an image, in pixels."""
+@dataclass(frozen=True)
+class Policy:
+    """What of the scores a key is told, as far as one answer shows.
 
-    height: PositiveInt
-    width: PositiveInt
+    Attributes:
+        told: how many scores.
+        classes: how many there are.
+        rounded: whether the scores are rounded.
+    """
 
+    told: int
+    classes: int
+    rounded: bool
 
-class GatewayBundle(BaseModel):
-    """What is served."""
+    @classmethod
+    def of(cls, result: GatewayResult, classes: int) -> "Policy":
+        """The policy that gave this result when it was asked for all scores."""
+        scores = [one.score for one in result.scores]
+        return cls(len(scores), classes, bool(scores) and all(one == round(one, DECIMALS) for one in scores))
 
-    name: str
-    version: str
+    @property
+    def whole(self) -> bool:
+        """Whether the key is told all there is."""
+        return self.told == self.classes and not self.rounded
 
-
-class GatewayInformation(BaseModel):
-    """The part of a gateway's `/info` that an attack needs."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    bundle: GatewayBundle
-    labels: tuple[str, ...]
-    input: GatewayInput
-    defense: str
-    purifiers: tuple[str, ...]
-    precision: str
-    max_images_per_request: PositiveInt
+    def __str__(self) -> str:
+        if not self.told:
+            return "label"
+        words = ["rounded"] if self.rounded else []
+        words += [] if self.told == self.classes else [f"top {self.told}"]
+        return " ".join(words) or "scores"
 
 
 class HTTPTarget:
-    """A gateway, asked in batches; a refused batch waits as it is told and is sent again.
+    """A gateway, asked in batches; what it refuses or does not answer is asked again, as `Gateway` says.
 
     An image is sent at the size of the classifier's input. A gateway whose bundle scales that up before it crops sees
-    it scaled.
+    it scaled. One query about a gray image is asked at the start, to learn what the key is told.
 
     Args:
         url: of the gateway.
         key: an API key, where the gateway asks for one.
+        sleep: waits so many seconds.
+
+    Attributes:
+        policy: what the key is told.
 
     Raises:
-        EvaluationError: no gateway answers there.
+        EvaluationError: no gateway answers there, or it does not answer this key.
     """
 
-    deterministic = False
     levels: int | None = LEVELS
 
-    def __init__(self, url: str, key: str | None = None) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS)
+    def __init__(self, url: str, key: str | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._gateway = Gateway(url, key, sleep)
+        told = self.information
+        self.deterministic = told.defense in WITHOUT_DRAWS
+        self._classes = len(told.labels)
         try:
-            answer = self._http.get("/info").raise_for_status()
-            self.information = GatewayInformation.model_validate_json(answer.content)
-        except (httpx.HTTPError, httpx.InvalidURL, ValidationError) as error:
-            self._http.close()
-            raise EvaluationError(f"{url}: no gateway answers here: {error}") from error
+            gray = torch.full((3, told.input.height, told.input.width), 0.5)
+            (result,) = self._gateway.ask([png(gray)], self._classes)
+        except EvaluationError:
+            self._gateway.close()
+            raise
+        self.policy = Policy.of(result, self._classes)
 
     def __enter__(self) -> Self:
         return self
@@ -81,52 +100,54 @@ class HTTPTarget:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._http.close()
+        self._gateway.close()
+
+    @property
+    def information(self) -> GatewayInformation:
+        """What the gateway serves."""
+        return self._gateway.information
+
+    @property
+    def unanswered(self) -> int:
+        """Queries that got no answer and were asked again; the gateway may have counted them as well."""
+        return self._gateway.unanswered
 
     def scores(self, images: Tensor) -> Tensor:
-        """The scores of all classes, which its policy has to give.
+        """The scores of all classes; those that its policy does not tell, as `row` has them.
 
         Raises:
-            EvaluationError: it gives labels only, or not all scores.
+            EvaluationError: it gives labels only; then nothing was asked.
         """
-        classes = len(self.information.labels)
-        rows = []
-        for result in self._ask(images, classes):
-            scores = result.get("scores") or []
-            if len(scores) != classes:
-                raise EvaluationError(
-                    f"the gateway tells {len(scores)} of {classes} scores; choose an attack on labels"
-                )
-            row = torch.zeros(classes)
-            row[[one["index"] for one in scores]] = torch.tensor([one["score"] for one in scores])
-            rows.append(row)
-        return torch.stack(rows)
+        if not self.policy.told:
+            raise EvaluationError("the gateway tells this key labels alone; choose an attack on labels")
+        results = self._gateway.ask([png(one) for one in images], self._classes)
+        return torch.stack([row(result, self._classes) for result in results])
 
     def labels(self, images: Tensor) -> Tensor:
         """The best class of each image."""
-        return torch.tensor([result["index"] for result in self._ask(images, 1)])
+        results = self._gateway.ask([png(one) for one in images], 1)
+        return torch.tensor([result.index for result in results])
 
-    def _ask(self, images: Tensor, top_k: int) -> list[dict[str, Any]]:
-        results = []
-        size = self.information.max_images_per_request
-        for begin in range(0, len(images), size):
-            parts = [("file", ("image.png", png(one), "image/png")) for one in images[begin : begin + size]]
-            results += self._post(parts, top_k)
-        return results
 
-    def _post(self, parts: list[tuple[str, tuple[str, bytes, str]]], top_k: int) -> list[dict[str, Any]]:
-        for _ in range(PATIENCE):
-            try:
-                answer = self._http.post("/classify/batch", files=parts, params={"top_k": top_k})
-            except httpx.HTTPError as error:
-                raise EvaluationError(f"the gateway does not answer: {error}") from error
-            if answer.status_code == httpx.codes.OK:
-                results: list[dict[str, Any]] = answer.json()["results"]
-                return results
-            if answer.status_code not in REFUSED:
-                break
-            time.sleep(float(answer.headers.get("Retry-After", 1)))
-        raise EvaluationError(f"the gateway answers {answer.status_code}: {answer.text}")
+def row(result: GatewayResult, classes: int) -> Tensor:
+    """The scores of all classes, `(classes,)`, of which a gateway may have told the best alone.
+
+    What is told is kept. The other classes share evenly what is left of 1, but none gets more than the least that is
+    told, which is no better than theirs. The class that the gateway names is the best: where scores tie, as rounded
+    ones do, it is put ahead by the least step of float32.
+
+    Raises:
+        EvaluationError: it told no scores, or of a class that is none.
+    """
+    told = {one.index: one.score for one in result.scores}
+    if not told or max(*told, result.index) >= classes:
+        raise EvaluationError(f"the gateway tells scores of the classes {sorted(told)}, of {classes}")
+    left = max(0.0, 1 - sum(told.values())) / max(1, classes - len(told))
+    scores = torch.full((classes,), min(left, *told.values()))
+    scores[list(told)] = torch.tensor(list(told.values()))
+    if scores.argmax() != result.index:
+        scores[result.index] = torch.nextafter(scores.max(), torch.tensor(torch.inf))
+    return scores
 
 
 def png(image: Tensor) -> bytes:

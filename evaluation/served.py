@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -16,6 +17,9 @@ from models.defenses import Defense, build_defense
 from models.defenses.puridefense import PuriDefense
 from models.device import DeviceMissingError, choose_placement
 from models.pool import PurifierPool
+
+SETUP_SIGNS = ".,;=+-_()"
+SETUP = re.compile(rf"[\w {re.escape(SETUP_SIGNS)}]*")
 
 
 class LocalServed:
@@ -86,11 +90,28 @@ class LocalServed:
         return LocalTarget(self.bundle.classifier, defense, self.placement, generator)
 
 
-def gateway_cell(target: HTTPTarget, job: Job, seed: int) -> Cell:
-    """What a record says of a job on a running gateway."""
+def gateway_cell(target: HTTPTarget, job: Job, seed: int, setup: str = "") -> Cell:
+    """What a record says of a job on a running gateway.
+
+    What the key is told, unless that is all scores, and the setup stand behind the name of the bundle.
+
+    Args:
+        target: the gateway.
+        job: what is done.
+        seed: of the attack.
+        setup: what tells the gateway from others with the same `/info`.
+
+    Raises:
+        EvaluationError: the setup has signs that a table, or the name of a file, cannot have.
+    """
+    if not SETUP.fullmatch(setup):
+        raise EvaluationError(f"{setup!r} is no setup: use letters, digits, spaces and any of {SETUP_SIGNS}")
     told = target.information
+    words = [f"{told.bundle.name} {told.bundle.version}"]
+    words += [] if target.policy.whole else [str(target.policy)]
+    words += [f"setup {setup}"] if setup else []
     served = Served(
-        bundle=f"{told.bundle.name} {told.bundle.version}",
+        bundle=", ".join(words),
         networks_sha256=None,
         defense=told.defense,
         grid=None,
