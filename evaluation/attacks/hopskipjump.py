@@ -45,6 +45,7 @@ class HopSkipJump(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
+    revision: ClassVar[int] = 2
     kind: Literal["hopskipjump"] = "hopskipjump"
     evaluations: PositiveInt = 100
     gamma: Annotated[float, Field(gt=0)] = 1.0

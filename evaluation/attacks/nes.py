@@ -37,6 +37,7 @@ class NES(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
+    revision: ClassVar[int] = 2
     kind: Literal["nes"] = "nes"
     points: Annotated[int, Field(ge=2, multiple_of=2)] = 100
     sigma: Annotated[float, Field(gt=0)] = 0.001

@@ -25,6 +25,7 @@ class SimBA(Attack):
     """
 
     ball: ClassVar[Ball] = L2_ONE
+    revision: ClassVar[int] = 2
     kind: Literal["simba"] = "simba"
     step: Annotated[float, Field(gt=0)] = 0.2
     refresh: NonNegativeInt = 4

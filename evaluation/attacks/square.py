@@ -34,6 +34,7 @@ class Square(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
+    revision: ClassVar[int] = 2
     kind: Literal["square"] = "square"
     p: Annotated[float, Field(gt=0, le=1)] = 0.05
     rescaled: bool = True

@@ -201,7 +201,7 @@ def test_the_worst_attack_has_its_images_precision_and_clean_accuracy_beside_it(
     worst = line(worst_table({**MERGED, cell(queries=2500, attack=Square(p=0.3)): fewer}), "puridefense", "any-hit")
 
     assert worst.startswith("| puridefense 2x2, K=2 on cifar10 0a1b2c | float32 | asks | any-hit | 25.0 % [")
-    assert worst.endswith("] | 75.0 % | 4 | square, p=0.3, 2500 queries |")
+    assert worst.endswith(f"] | 75.0 % | 4 | square, p=0.3, 2500 queries, revision {Square.revision} |")
 
 
 def test_who_owns_the_weights_is_told_apart_from_who_only_asks() -> None:
