@@ -9,8 +9,8 @@ CHECKS = 3
 """Answers of which most decide; two that agree save the third."""
 RETREATS = (0.25, 1.0)
 """Shares of the way back to the last incumbent that was confirmed."""
-DEEP_RETREATS = (0.125, 0.25, 0.5, 1.0)
-"""Shares of the way from there to the start."""
+DEEP_RETREATS = (1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)
+"""Shares of the way from there to the start; the first are small, for the boundary is near."""
 
 
 class Footing:

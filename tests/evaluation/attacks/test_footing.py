@@ -72,18 +72,18 @@ def test_most_of_a_few_paid_answers_decide(answers: list[int], budget: int, misr
 def test_an_incumbent_that_is_read_rightly_goes_back_as_far_as_it_takes() -> None:
     trial = trial_of(ThresholdTarget([]), 4, 100)
     footing = Footing(gray(0.9, 0.9, 0.9, 0.9))
-    footing.firm = gray(0.7, 0.7, 0.6, 0.3)
+    footing.firm = gray(0.7, 0.7, 0.6, 0.4)
     current = gray(0.55, 0.45, 0.1, 0.2)
 
     fallen = footing.regain(trial, trial.active(), current)
 
     assert fallen.tolist() == [1, 2, 3]
-    torch.testing.assert_close(current[:, 0, 0, 0], torch.tensor([0.55, 0.45 + 0.25 * 0.25, 0.6, 0.3 + 0.5 * 0.6]))
+    torch.testing.assert_close(current[:, 0, 0, 0], torch.tensor([0.55, 0.45 + 0.25 * 0.25, 0.6, 0.4 + 0.25 * 0.5]))
     assert torch.equal(footing.firm, current)
 
 
 def test_with_the_budget_spent_what_was_confirmed_stays_so() -> None:
-    trial = trial_of(ThresholdTarget([]), 1, 3)
+    trial = trial_of(ThresholdTarget([]), 1, 2)
     footing = Footing(gray(0.9))
     footing.firm = gray(0.7)
 
@@ -95,22 +95,27 @@ def test_with_the_budget_spent_what_was_confirmed_stays_so() -> None:
 ON_LABELS = (Boundary, HopSkipJump, PopSkipJump)
 
 
-def truly_misread(attack: Attack, trial: Trial) -> int:
+FAR = {"linf": 0.2, "l2": 1.5}
+"""Less than half as far as uniform noise is."""
+
+
+def near_and_misread(attack: Attack, trial: Trial) -> int:
     found = attack.run(trial, torch.Generator().manual_seed(3))
-    return int((LinearTarget().labels(found) != trial.labels).sum())
+    near = trial.ball.distance(found, trial.images) < FAR[trial.ball.norm]
+    return int((near & (LinearTarget().labels(found) != trial.labels)).sum())
 
 
 @pytest.mark.parametrize("flips", [0.01, 0.1])
 @pytest.mark.parametrize("kind", ON_LABELS)
-def test_what_is_returned_from_a_random_target_is_truly_misread(
+def test_what_is_returned_from_a_random_target_is_near_and_truly_misread(
     kind: type[Boundary | HopSkipJump], make_trial: MakeTrial, flips: float
 ) -> None:
     trials = [make_trial(LinearTarget(flips), Ball(kind.ball.norm, 1e-4), BUDGET, Stopping.BUDGET) for _ in range(2)]
 
-    published = truly_misread(kind(refresh=0), trials[0])
-    ours = truly_misread(kind(), trials[1])
+    published = near_and_misread(kind(refresh=0), trials[0])
+    ours = near_and_misread(kind(), trials[1])
 
-    assert ours >= 11
+    assert ours >= 10
     assert ours > published
     assert trials[1].oracle.spent.tolist() == [BUDGET] * 12
 
