@@ -224,6 +224,18 @@ def test_a_refusal_that_does_not_tell_the_quota_halves_the_batch(
     assert len(slept) == 1
 
 
+def test_a_batch_that_the_quota_allows_later_is_waited_for_whole(
+    server: TroubledServer, target: HTTPTarget, slept: list[float]
+) -> None:
+    spent = {"RateLimit-Policy": '"minute";q=8;w=60, "day";q=9;w=86400', "RateLimit": '"minute";r=0;t=3, "day";r=1;t=3'}
+    server.troubles = [(429, spent | {"Retry-After": "3"})]
+
+    target.labels(images(8))
+
+    assert server.sizes == [8, 8]
+    assert slept == [3]
+
+
 @pytest.mark.parametrize("trouble", [NOT_JSON, TOO_FEW, (500, {}), (401, {})])
 def test_an_answer_that_is_none_is_told_at_once(server: TroubledServer, target: HTTPTarget, trouble: Trouble) -> None:
     server.troubles = [trouble]

@@ -273,7 +273,7 @@ def test_records_of_another_setup_are_not_taken_for_those_of_this_one(
 
 
 def test_a_setup_of_no_gateway_is_told(tree: Path) -> None:
-    result = CliRunner().invoke(app, ["robustness", "--data", str(tree), "--setup", "sticky"])
+    result = CliRunner().invoke(app, ["robustness", "--data", str(tree), "--bundle", "nowhere", "--setup", "sticky"])
 
     torch.set_flush_denormal(False)
     assert result.exit_code == 1
