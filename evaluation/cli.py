@@ -34,6 +34,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Attack a def
 DEFAULT_RECORDS = Path("runs/records")
 EMBEDDED = Path(str(files("models"))) / "bundles" / "cifar10"
 CPU = torch.device("cpu")
+OF_A_BUNDLE = ("bundle", "suite", "defense", "grid", "purifier")
+OF_A_GATEWAY = ("key", "setup")
+"""Options of an attack that say nothing to the other kind of target."""
 
 
 class Form(StrEnum):
@@ -52,6 +55,7 @@ PrecisionOption = Annotated[str, typer.Option("--precision", help="'auto', 'floa
 
 @app.command()
 def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
+    context: typer.Context,
     data: DataOption,
     bundle: BundleOption = EMBEDDED,
     suite: Annotated[str | None, typer.Option(help=f"Many attacks at once: {', '.join(SUITES)}.")] = None,
@@ -113,10 +117,10 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
 
     def attack_either() -> None:
         if url:
+            _require_none(context, OF_A_BUNDLE, "is of a bundle; the gateway at --url has its own")
             attack_gateway(url)
-        elif setup:
-            raise EvaluationError("--setup is of a gateway; it needs --url")
         else:
+            _require_none(context, OF_A_GATEWAY, "is of a gateway; it needs --url")
             attack_bundle()
 
     _guarded(attack_either)
@@ -206,6 +210,14 @@ def _run(campaign: Campaign, sample: Sample) -> None:
     with watched(f"{campaign.cell.attack.kind} on {campaign.cell.served.defense}") as watch:
         done = list(campaign.run(sample, watch))
     tell(campaign.cell, merge(done)[campaign.cell])
+
+
+def _require_none(context: typer.Context, names: Sequence[str], reason: str) -> None:
+    """Refuses options that would say nothing, rather than to let whoever gave one believe that it counted."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE":
+            raise EvaluationError(f"--{name} {reason}")
 
 
 def _warn_of_unanswered(queries: int) -> None:

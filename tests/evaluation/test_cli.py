@@ -106,7 +106,8 @@ def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Pat
         (["--set", "q=2"], ["square: q"]),
         (["--defense", "none", "--grid", "3"], ["none", "grid"]),
         (["--suite", "everything"], ["everything", "adaptive"]),
-        (["--url", "http://127.0.0.1:9"], ["no gateway"]),
+        (["--setup", "sticky"], ["--setup", "needs --url"]),
+        (["--key", "secret"], ["--key", "needs --url"]),
         (["--purifier", "bim-edsr"], ["bim-edsr"]),
         (["--data", "nowhere"], ["nowhere"]),
         (["--bundle", "nowhere"], ["nowhere"]),
@@ -115,6 +116,24 @@ def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Pat
 )
 def test_a_mistake_is_told(evaluate: Evaluate, arguments: list[str], reasons: list[str]) -> None:
     assert_told(evaluate(*arguments), *reasons)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reasons"),
+    [
+        ([], ["no gateway"]),
+        (["--defense", "puridefense"], ["--defense", "is of a bundle"]),
+        (["--suite", "table"], ["--suite", "is of a bundle"]),
+        (["--grid", "2"], ["--grid", "is of a bundle"]),
+        (["--purifier", "pgd-edsr"], ["--purifier", "is of a bundle"]),
+        (["--bundle", "mine"], ["--bundle", "is of a bundle"]),
+    ],
+)
+def test_an_option_that_a_gateway_would_not_heed_is_refused(
+    tree: Path, tmp_path: Path, arguments: list[str], reasons: list[str]
+) -> None:
+    options = ["--data", str(tree), "--records", str(tmp_path), "--url", "http://127.0.0.1:9"]
+    assert_told(CliRunner().invoke(app, ["robustness", *options, *arguments]), *reasons)
 
 
 def test_a_folder_that_is_no_label_is_told(evaluate: Evaluate, tmp_path: Path) -> None:

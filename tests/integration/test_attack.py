@@ -272,14 +272,6 @@ def test_records_of_another_setup_are_not_taken_for_those_of_this_one(
     assert service.value("queries_total", outcome="answered") == 3 * PROBE + spent + 2 * 3 * JUDGED_ONCE
 
 
-def test_a_setup_of_no_gateway_is_told(tree: Path) -> None:
-    result = CliRunner().invoke(app, ["robustness", "--data", str(tree), "--bundle", "nowhere", "--setup", "sticky"])
-
-    torch.set_flush_denormal(False)
-    assert result.exit_code == 1
-    assert "needs --url" in result.stderr
-
-
 def test_queries_that_a_device_fault_lost_are_asked_again(guarded: Guarded, engine: "FakeEngine") -> None:
     service, secret = guarded()
 
