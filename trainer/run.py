@@ -68,7 +68,8 @@ class Run:
     def _check_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> None:
         if recipe.training:
             require_batch(name, recipe.training, data, self.fabric)
-            recipe.begin(len(data.classes), self.recipe.preprocessing)
+            if recipe.weights:
+                recipe.read(len(data.classes), self.recipe.preprocessing)
             self._checkpoint(name, recipe, data).read()
             return
         training = self.recipe.pool_training
@@ -135,15 +136,22 @@ class Run:
         training = self.recipe.pool_training
         trained = {}
         for attack in training.attacks:
-            purifiers = new_purifiers(training, attack, self.recipe.pool.seed)
-            if training.steps:
-                state = self._pool_checkpoint(attack, data).finished(training.steps)
-                purifiers.load_state_dict(state.parts["purifiers"])
+            purifiers = self._finished_purifiers(attack, data)
             frozen(purifiers)
             for name, purifier in purifiers.items():
                 assert isinstance(purifier, Purifier)
                 trained[f"{attack}-{name}"] = (attack, purifier)
         return trained
+
+    def _finished_purifiers(self, attack: str, data: LabeledImages) -> nn.ModuleDict:
+        """Those of one attack after their last step; where there are no steps, as they start."""
+        training = self.recipe.pool_training
+        if not training.steps:
+            return new_purifiers(training, attack, self.recipe.pool.seed)
+        state = self._pool_checkpoint(attack, data).finished(training.steps)
+        purifiers = nn.ModuleDict({name: Purifier(config) for name, config in training.purifiers.items()})
+        purifiers.load_state_dict(state.parts["purifiers"])
+        return purifiers
 
     def history(self, data: LabeledImages) -> dict[str, JsonValue]:
         """By training, the sessions that made it."""
