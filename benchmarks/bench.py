@@ -9,10 +9,11 @@ import typer
 
 from benchmarks.bodies import Body
 from benchmarks.client import Client
+from benchmarks.machine import Machine
 from benchmarks.offline import Offline, running_offline
 from benchmarks.passes import Pass, measure_passes, pool_devices
 from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED, defended_goal, figures
-from benchmarks.record import Machine, Plan, Record, Series, Trial
+from benchmarks.record import Plan, Record, Series, Trial
 from benchmarks.rounds import Serving, serving, take_turns
 from benchmarks.server import RunningServer
 from benchmarks.slices import Slice

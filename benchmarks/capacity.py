@@ -8,16 +8,15 @@ Gateway and load have a core each, so that they do not take time from one anothe
 import csv
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import typer
 
+from benchmarks.machine import Machine
 from benchmarks.server import running_server
 
 LOADTEST = Path(__file__).parents[1] / "loadtest"
@@ -37,6 +36,7 @@ def main(
     client_core: Annotated[int, typer.Option(help="Of Locust.")] = 1,
 ) -> None:
     """Prints the capacity, and what clients see at shares of it."""
+    machine = Machine.here().model_dump()  # before one processor is chosen
     os.sched_setaffinity(0, {server_core})  # the gateway inherits it
     with running_server() as server, tempfile.TemporaryDirectory() as folder:
         os.sched_setaffinity(0, {client_core})
@@ -44,8 +44,8 @@ def main(
         steps = load.steps(first_users, more_users, step_seconds, max_p99_ms)
         capacity = max((float(step["answered_per_second"]) for step in steps if not step["broken"]), default=0.0)
         runs = [load.share(share, capacity, seconds) for share in SHARES] if capacity else []
-    machine = {"machine": platform.machine(), "python": platform.python_version(), "torch": torch.__version__}
-    typer.echo(json.dumps({**machine, "steps": steps, "requests_per_second": capacity, "runs": runs}, indent=2))
+    result = {"machine": machine, "steps": steps, "requests_per_second": capacity, "runs": runs}
+    typer.echo(json.dumps(result, indent=2))
 
 
 class Load:

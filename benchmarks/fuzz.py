@@ -8,7 +8,6 @@ memory of the server is read.
 """
 
 import json
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,13 +18,13 @@ import httpx
 import numpy as np
 import requests
 import schemathesis
-import torch
 import typer
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 from schemathesis import Case, GenerationMode
 
 from benchmarks.images import mutated_images
+from benchmarks.machine import Machine
 from benchmarks.server import running_server
 
 TIMEOUT_SECONDS = 30
@@ -126,8 +125,7 @@ def main(
             memory.append(round(server.resident_mebibytes(), 1))
             typer.echo(f"round {number}: {tally.asked} asked, {memory[-1]} MiB", err=True)
     result = {
-        "machine": platform.processor() or platform.machine(),
-        "torch": torch.__version__,
+        "machine": Machine.here().model_dump(),
         "seconds": round(time.monotonic() - begin),
         "asked": tally.asked,
         "statuses": dict(sorted(tally.statuses.items())),

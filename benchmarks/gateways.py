@@ -12,8 +12,6 @@ but for what the GPU itself does.
 """
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -29,6 +27,7 @@ import typer
 
 from benchmarks.bodies import noise
 from benchmarks.client import Client, Target, running_client
+from benchmarks.machine import Machine
 from benchmarks.ratios import spread
 from benchmarks.server import PURIGATE_SERVE, RunningServer, running_server
 from benchmarks.table import with_spread
@@ -74,11 +73,8 @@ def main(
         memory = [alone.peak_mebibytes(), sum(one.peak_mebibytes() for one in gateways)]
     setting = {
         "command": " ".join(["python -m benchmarks.gateways", *sys.argv[1:]]),
-        "processors": len(os.sched_getaffinity(0)),
-        "machine": platform.processor() or platform.machine(),
+        "machine": Machine.here().model_dump(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
         "peak_mebibytes": {"alone": round(memory[0]), "gateways": round(memory[1])},
     }
     typer.echo(json.dumps(setting))

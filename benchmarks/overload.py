@@ -12,8 +12,6 @@ the goodput where it is not, as with a GPU.
 
 import asyncio
 import json
-import os
-import platform
 import sys
 import time
 from collections import Counter
@@ -21,10 +19,10 @@ from statistics import quantiles
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import torch
 import typer
 
 from benchmarks.bodies import noise
+from benchmarks.machine import Machine
 from benchmarks.server import PURIGATE_SERVE, running_server
 
 PERCENTILES = 100
@@ -91,9 +89,7 @@ def main(
     refused = [spent for status, spent, _ in taken if status == TOO_BUSY]
     in_time = [end for status, _, end in taken if status == ANSWERED and end - begin <= seconds]
     result = {
-        "machine": platform.processor() or platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
-        "torch": torch.__version__,
+        "machine": Machine.here().model_dump(),
         "device": "waiting" if waiting_device else "auto",
         "peak_per_second": round(len(peak) / seconds, 1),
         "offered_per_second": round(len(taken) / seconds, 1),

@@ -1,55 +1,21 @@
 """The record of a run: everything that was measured, as JSON with numbers as numbers."""
 
-import os
-import platform
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
+from benchmarks.machine import Machine
 from benchmarks.offline import Computing
 from benchmarks.passes import Pass
 from benchmarks.ratios import Figure
 from benchmarks.slices import Slice
-from models.checkout import commit
-
-PACKAGES = ("torch", "fastapi", "uvicorn", "pillow", "aiohttp", "litserve", "mosec")
 
 
 class Part(BaseModel):
     """A part of a record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Machine(Part):
-    """Where it ran.
-
-    Attributes:
-        processor: its model in words.
-        processors: that this run might use.
-        versions: of Python and of the packages that matter; those that are there.
-        commit: of the code, marked if it was changed since; none outside of a checkout.
-    """
-
-    processor: str
-    processors: PositiveInt
-    versions: dict[str, str]
-    commit: str | None
-    date: str
-
-    @classmethod
-    def here(cls) -> "Machine":
-        """This one, now."""
-        return cls(
-            processor=_processor(),
-            processors=len(os.sched_getaffinity(0)),
-            versions={"python": platform.python_version()} | _versions(),
-            commit=commit(),
-            date=datetime.now(UTC).date().isoformat(),
-        )
 
 
 class Plan(Part):
@@ -143,19 +109,3 @@ class Record(Part):
     def write(self, path: Path) -> None:
         """Writes it as JSON."""
         path.write_text(self.model_dump_json(indent=1) + "\n")
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

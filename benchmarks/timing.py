@@ -13,8 +13,6 @@ explained as well (a permutation test).
 """
 
 import json
-import os
-import platform
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.bodies import noise
+from benchmarks.machine import Machine
 from benchmarks.server import running_server
 from models.bundle import Bundle, read_bundle
 from models.defenses.puridefense import PuriDefense
@@ -83,11 +82,7 @@ def main(
     folder = bundle or embedded_bundle()
     served = read_bundle(folder)
     architectures = _architectures(served)
-    result: dict[str, Any] = {
-        "machine": platform.processor() or platform.machine(),
-        "processors": len(os.sched_getaffinity(0)),
-        "torch": torch.__version__,
-    }
+    result: dict[str, Any] = {"machine": Machine.here().model_dump()}
     for batch, count in ((1, queries), (8, queries // 4), (32, queries // 16)):
         timed = _on_device(served, device, count, batch)
         result[f"device_batch_{batch}"] = {name: told(one, architectures) for name, one in timed.items()}

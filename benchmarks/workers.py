@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated
 
-import torch
 import typer
 
 from benchmarks.bodies import blots
+from benchmarks.machine import Machine
 from benchmarks.offline import running_offline
 from benchmarks.systems import Served
 from models.bundle import read_manifest
@@ -49,7 +49,8 @@ def main(
                         _, rate = division.rate(defense, seconds, batch)
                         rates.setdefault(f"{defense}, batch {batch}", {}).setdefault(count, []).append(rate)
     result = {name: {str(count): _figures(found, by[1]) for count, found in by.items()} for name, by in rates.items()}
-    text = json.dumps({"torch": torch.__version__, "rounds": rounds, "images_per_second": result}, indent=2)
+    told = {"machine": Machine.here().model_dump(), "rounds": rounds, "images_per_second": result}
+    text = json.dumps(told, indent=2)
     typer.echo(text)
     if output:
         output.write_text(text + "\n")

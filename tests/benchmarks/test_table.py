@@ -6,10 +6,11 @@ import pytest
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
+from benchmarks.machine import Machine
 from benchmarks.offline import Computing
 from benchmarks.passes import Pass
 from benchmarks.ratios import figures
-from benchmarks.record import Machine, Plan, Record, Series, Trial
+from benchmarks.record import Plan, Record, Series, Trial
 from benchmarks.slices import Slice
 from benchmarks.table import app, markdown
 
