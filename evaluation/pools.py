@@ -1,5 +1,6 @@
 """Which cells of the random pool are of all its purifiers, on its own grid; as far as records tell."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from evaluation.records import Cell
@@ -8,21 +9,18 @@ POOL = "puridefense"
 
 
 def usual_grids(cells: Iterable[Cell]) -> list[int]:
-    """The grid that pools of most sizes were measured on: the bundle's own. Records do not tell it.
+    """The grid that most cells of a pool were measured on: the bundle's own. Records do not tell it.
 
-    Where several have as many sizes, it is the one with the most cells of the largest pool; several if that is no
-    answer either, in rising order.
+    A purifier alone is no pool, and has one patch. Several in rising order if as many cells are on each.
 
     Args:
         cells: of one bundle.
     """
-    pools = {cell for cell in cells if cell.served.defense == POOL and cell.served.grid}
+    pools = [cell for cell in cells if cell.served.defense == POOL and cell.served.grid]
     largest = max((len(cell.served.purifiers) for cell in pools), default=0)
-    sizes: dict[int, list[int]] = {}
-    for cell in pools:
-        sizes.setdefault(cell.served.grid or 0, []).append(len(cell.served.purifiers))
-    ranks = {grid: (len(set(found)), found.count(largest)) for grid, found in sizes.items() if largest in found}
-    return sorted(grid for grid, rank in ranks.items() if rank == max(ranks.values()))
+    several = [cell for cell in pools if len(cell.served.purifiers) > 1 or largest == 1]
+    counts = Counter(cell.served.grid for cell in several)
+    return sorted(grid for grid, count in counts.items() if grid and count == max(counts.values()))
 
 
 def whole_pools(cells: Iterable[Cell]) -> set[Cell]:

@@ -69,7 +69,7 @@ class Campaign:
         trial = Trial(oracle, images, labels, self.cell.ball, self.cell.stopping)
         watch(trial)
         incumbents = self.cell.attack.run(trial, seeded(self.cell.seed, f"attack from {begin}", self.device))
-        outcomes = judge(target, trial, trial.returned(incumbents), list(sample.indices))
+        outcomes = judge(target, trial, trial.hand_in(incumbents), list(sample.indices))
         return Record(
             cell=self.cell,
             bundle_version=self.bundle_version,

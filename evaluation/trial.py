@@ -8,11 +8,12 @@ from torch import Tensor
 from evaluation.ball import Ball
 from evaluation.criteria import misread
 from evaluation.oracle import Oracle
+from evaluation.recheck import CHECKS, FIRM, FIRST_CHECKS, ask_again
 
-FIRST_CHECKS = 2
-CHECKS = 9
-LUCK = 10
-"""Right answers that a checked candidate starts with, so that one wrong of two is no more than three of nine."""
+PAUSE = 5 * CHECKS
+"""Queries between two long checks of an image, so that they take no more than a sixth of its budget."""
+RESERVED_SHARE = 20
+"""At most one query of so many is kept for the end."""
 ROUNDING = 1e-3
 """What float32 arithmetic may lack of a whole level."""
 
@@ -21,7 +22,7 @@ class Stopping(StrEnum):
     """When an attack is done with an image.
 
     A randomized defense misreads now and then. Whoever stops at the first wrong answer has seen one, but hands in an
-    image that mostly passes; so the default asks again, and pays for it, before it believes.
+    image that mostly passes; so the default asks again, pays for it, and goes on until hardly any answer is right.
     """
 
     HIT = "hit"
@@ -33,9 +34,12 @@ class Trial:
     """What an attack sees and what is noted about it.
 
     A candidate hits if its answer is wrong and what the target saw of it, after rounding, is in the ball; one that
-    rounding alone would carry out of the ball is rounded towards the clean image instead. When the rule is `confirmed`,
-    a hit is asked about again: twice, and if both answers are wrong, up to nine times in all; the image is finished if
-    most are wrong.
+    rounding alone would carry out of the ball is rounded towards the clean image instead.
+
+    When the rule is `confirmed` and the target is random, a hit is asked about again: twice, and if both answers are
+    wrong, up to nine times in all. The image is finished if eight are wrong. Else what was wrong most often is kept,
+    and the attack goes on to make a better one. At the end, up to nine queries that no attack can spend before are
+    asked about its own incumbent.
 
     Args:
         oracle: whom the attack asks.
@@ -49,6 +53,7 @@ class Trial:
         finished: `(N,)` bool, on the CPU: images that the attack is done with.
         found: `(N, 3, H, W)`, what hit each finished image; of others, what was wrong most often when it was asked
             about again.
+        reserve: queries of each image that are kept for the end.
     """
 
     def __init__(self, oracle: Oracle, images: Tensor, labels: Tensor, ball: Ball, stopping: Stopping) -> None:
@@ -60,16 +65,25 @@ class Trial:
         self.first_hits = torch.zeros(len(images), dtype=torch.int64)
         self.finished = torch.zeros(len(images), dtype=torch.bool)
         self.found = images.clone()
-        self._promise = torch.zeros(len(images))
+        self._doubts = stopping is Stopping.CONFIRMED and not oracle.target.deterministic
+        self.reserve = min(CHECKS, oracle.budget // RESERVED_SHARE) if self._doubts else 0
+        self._rates = torch.zeros(len(images))
         """How often `found` is wrong, as far as it was asked about again."""
+        self._pause_ends = torch.zeros(len(images), dtype=torch.int64)
+        """How many queries of each image are spent when the next hit is asked about again."""
+
+    def remaining(self, rows: Tensor) -> Tensor:
+        """How many queries about each of `(R,)` images the attack can still ask, `(R,)` int64."""
+        return (self.oracle.remaining(rows) - self.reserve).clamp_min(0)
 
     def active(self, queries: int = 1) -> Tensor:
         """The images that are not finished and have at least so many queries left: `(R,)` int64, on the CPU."""
-        return (~self.finished & (self.oracle.budget - self.oracle.spent >= queries)).nonzero().flatten()
+        rows = torch.arange(len(self.images))
+        return rows[self.able(rows, queries)]
 
     def able(self, rows: Tensor, queries: int = 1) -> Tensor:
         """Which of `(R,)` images are active, `(R,)` bool."""
-        return ~self.finished[rows] & (self.oracle.remaining(rows) >= queries)
+        return ~self.finished[rows] & (self.remaining(rows) >= queries)
 
     def scores(self, rows: Tensor, candidates: Tensor) -> Tensor:
         """Asks for the scores of `(R, S, 3, H, W)` candidates, `(R, S, classes)`, and notes what hit."""
@@ -87,15 +101,27 @@ class Trial:
         self._note(rows, candidates, answers, before)
         return misread(answers, self.labels[rows])
 
-    def returned(self, incumbents: Tensor) -> Tensor:
-        """What the attack hands in, in the ball and as the target sees it.
+    def hand_in(self, incumbents: Tensor) -> Tensor:
+        """What the attack hands in, in the ball and as the target sees it; asks about it where queries are left.
 
-        That is what finished an image, else what was wrong again when it was asked about again, else the attack's own
-        of the `(N, 3, H, W)`.
+        That is what finished an image, else what was wrong most often when it was asked about again, else the attack's
+        own of the `(N, 3, H, W)`.
         """
         mine = self._rounded(self.ball.project(incumbents, self.images), self.images)
-        own = self.finished | (self._promise > 0)
+        if self._doubts:
+            self._consider(mine)
+        own = self.finished | (self._rates > 0)
         return torch.where(own.to(mine.device)[:, None, None, None], self.found, mine)
+
+    def _consider(self, incumbents: Tensor) -> None:
+        """Asks about the last incumbents, which may be better than what was kept on the way."""
+        rows = (~self.finished).nonzero().flatten()
+        before, affordable = self.oracle.spent[rows], self.oracle.remaining(rows)
+        candidates = incumbents[rows]
+        answers = ask_again(self.oracle, self.labels, rows, candidates, self._rates[rows], affordable, first_checks=0)
+        new = (self.first_hits[rows] == 0) & (answers.first > 0)
+        self.first_hits[rows[new]] = (before + answers.first)[new]
+        self._keep(rows, candidates, answers.rates)
 
     def _rounded(self, candidates: Tensor, centers: Tensor) -> Tensor:
         """`(..., 3, H, W)` as the target sees them; those in the ball stay there, given centers that are rounded."""
@@ -119,27 +145,23 @@ class Trial:
         self.first_hits[rows] = torch.where(self.first_hits[rows] == 0, before[new] + first + 1, self.first_hits[rows])
         if self.stopping is Stopping.BUDGET:
             return
-        asks_again = self.stopping is Stopping.CONFIRMED and not self.oracle.target.deterministic
-        done, promise = (
-            self._confirmed(rows, hit) if asks_again else (torch.ones_like(rows).bool(), torch.ones(len(rows)))
-        )
-        better = done | (promise > self._promise[rows])
-        self.finished[rows[done]] = True
-        self.found[rows[better]], self._promise[rows[better]] = hit[better], promise[better]
+        if self._doubts:
+            self._check(rows, hit)
+        else:
+            self.finished[rows], self.found[rows] = True, hit
 
-    def _confirmed(self, rows: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
-        """Asks again; with fewer queries left than it takes, the majority of those there are decides.
+    def _check(self, rows: Tensor, candidates: Tensor) -> None:
+        """Asks again about hits, unless it did at length a moment ago."""
+        due = self.oracle.spent[rows] >= self._pause_ends[rows]
+        rows, candidates = rows[due], candidates[due.to(candidates.device)]
+        answers = ask_again(self.oracle, self.labels, rows, candidates, self._rates[rows], self.remaining(rows))
+        self._keep(rows, candidates, answers.rates)
+        self.finished[rows[answers.wrong >= FIRM]] = True
+        at_length = rows[answers.asked > FIRST_CHECKS]
+        self._pause_ends[at_length] = self.oracle.spent[at_length] + PAUSE
 
-        Returns:
-            Whether the candidate is confirmed, `(R,)` bool; how often it is wrong, cautiously, `(R,)` in [0, 1).
-        """
-        wrong, asked = torch.zeros_like(rows), torch.zeros_like(rows)
-        for number in range(CHECKS):
-            hopeful = wrong == asked if number <= FIRST_CHECKS else torch.ones(len(rows), dtype=torch.bool)
-            going = hopeful & (asked == number) & (self.oracle.remaining(rows) > 0)
-            if not going.any():
-                break
-            answers = self.oracle.labels(rows[going], candidates[going, None])
-            wrong[going] += misread(answers, self.labels[rows[going]]).squeeze(1).cpu()
-            asked[going] += 1
-        return 2 * wrong >= torch.where(asked > 0, asked + 1, 0), wrong / (asked + LUCK)
+    def _keep(self, rows: Tensor, candidates: Tensor, rates: Tensor) -> None:
+        """Of each image, the candidate that is wrong most often; of two equal ones the later."""
+        better = (rates > 0) & (rates >= self._rates[rows])
+        self.found[rows[better]] = candidates[better.to(candidates.device)]
+        self._rates[rows[better]] = rates[better]

@@ -5,8 +5,9 @@ from torch import Tensor
 
 from evaluation.criteria import misread
 from evaluation.oracle import Oracle
+from evaluation.recheck import CHECKS
 from evaluation.target import Target
-from evaluation.trial import CHECKS, Trial
+from evaluation.trial import Trial
 
 DRAWS = 20
 

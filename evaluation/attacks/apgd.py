@@ -32,12 +32,13 @@ class APGD(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
+    revision: ClassVar[int] = 2
     kind: Literal["apgd"] = "apgd"
     steps: PositiveInt = 50
     draws: PositiveInt = 20
 
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:
-        """Spends one query on each clean image, and one on what came of it; the gradients are not queries."""
+        """Asks once about each clean image, and about what came of it until it is misread; gradients are no queries."""
         target = trial.oracle.target
         if not isinstance(target, LocalTarget):
             raise EvaluationError("APGD needs the weights; it cannot attack a gateway")
@@ -49,8 +50,21 @@ class APGD(Attack):
             draws = 1 if target.deterministic else self.draws
             climb = Climb(target, trial.images[rows], trial.labels[rows], trial.ball, draws)
             adversarial[rows] = climb.run(self.steps, generator)
-            trial.wrong(rows, adversarial[rows, None])
+            send(trial, rows, adversarial)
         return adversarial
+
+
+def send(trial: Trial, rows: Tensor, adversarial: Tensor) -> None:
+    """Asks about images of `(N, 3, H, W)`, those of `(R,)` rows, until each is misread; once on a deterministic target.
+
+    Who made an image for nothing is free to send it again: a random target has to read it rightly each time.
+    """
+    rows = rows[trial.able(rows)]
+    while len(rows):
+        trial.wrong(rows, adversarial[rows, None])
+        if trial.oracle.target.deterministic:
+            return
+        rows = rows[trial.able(rows) & (trial.first_hits[rows] == 0)]
 
 
 class Climb:

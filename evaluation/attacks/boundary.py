@@ -43,7 +43,7 @@ class Boundary(Attack):
     """
 
     ball: ClassVar[Ball] = L2_ONE
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     kind: Literal["boundary"] = "boundary"
     spherical_step: Annotated[float, Field(gt=0)] = 0.01
     source_step: Annotated[float, Field(gt=0)] = 0.01

@@ -7,10 +7,11 @@ from evaluation.trial import Trial
 
 CHECKS = 3
 """Answers of which most decide; two that agree save the third."""
-RETREATS = (0.25, 1.0)
-"""Shares of the way back to the last incumbent that was confirmed."""
+RETREATS = (1 / 64, 1 / 16, 1 / 4, 1.0)
+"""Shares of the way back to the last incumbent that was confirmed, which may be the start itself; the first are small,
+for the boundary is near."""
 DEEP_RETREATS = (1 / 256, 1 / 64, 1 / 16, 1 / 4, 1.0)
-"""Shares of the way from there to the start; the first are small, for the boundary is near."""
+"""Shares of the way from there to the start."""
 
 
 class Footing:
@@ -42,6 +43,7 @@ class Footing:
         for share in RETREATS:
             current[lost] = torch.lerp(fell[lost], firm[lost], share)
             lost = self._lost(trial, lost, current)
+        lost = lost[(firm[lost] != self._starts[lost]).flatten(1).any(1).cpu()]  # others are at their start already
         for share in DEEP_RETREATS:
             current[lost] = torch.lerp(firm[lost], self._starts[lost], share)
             lost = self._lost(trial, lost, current)

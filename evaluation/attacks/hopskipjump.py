@@ -1,5 +1,6 @@
 """HopSkipJump (Chen et al. 2020): the gradient at the boundary from labels around it, a step, a search back."""
 
+from math import ceil, log2
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -15,6 +16,10 @@ from evaluation.trial import Trial
 FIRST_DELTA = 0.1
 HALVINGS = 20
 """Of the length of a step until it is misread; 10^-6 of the distance is no step."""
+FEWEST = 10
+"""Labels that a direction is worth being estimated from."""
+STEPS = 3
+"""Queries that most steps need."""
 EIGHT_BITS = 255
 ROUNDED_PROBE = 1.0
 """In levels a pixel: with less, most of what is asked rounds to the same image."""
@@ -29,6 +34,9 @@ class HopSkipJump(Attack):
     on from where it is. Where the target is random, the search may end where one answer was wrong by luck and all
     around are right, and no direction is to be had there; so before each estimate the incumbent is asked about again
     and moved back out where it is read rightly.
+
+    An estimate takes no more queries than leave enough for the step and the search after it. The search on a random
+    target ends at the length of a probe instead of a 3072nd of it, since draws hide the rest.
 
     The published distance of the probes is some 10^-4 of an 8-bit level a pixel. Where the target rounds, it is at
     least one level, and neither the search nor a step goes below half of one.
@@ -45,7 +53,7 @@ class HopSkipJump(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     kind: Literal["hopskipjump"] = "hopskipjump"
     evaluations: PositiveInt = 100
     gamma: Annotated[float, Field(gt=0)] = 1.0
@@ -56,21 +64,23 @@ class HopSkipJump(Attack):
 
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:
         """Searches the boundary from the start on, then estimates, steps and searches in turn."""
-        rows, starts = misread_starts(trial, self.attempts, generator)
+        started, starts = misread_starts(trial, self.attempts, generator)
+        rows = started
         current = starts.clone()
         reach = trial.ball.distance(starts, trial.images)
         footing = Footing(starts)
         refresh = 0 if trial.oracle.target.deterministic else self.refresh
         self.search(trial, rows, current)
         iteration = 1
-        while len(rows := rows[trial.able(rows, 2)]):
+        afterwards = STEPS + self.search_queries(trial)
+        while len(rows := rows[trial.able(rows, FEWEST + afterwards)]):
             if refresh and iteration % refresh == 0:
                 footing.regain(trial, rows, current)
-                rows = rows[trial.able(rows, 2)]
+                rows = rows[trial.able(rows, FEWEST + afterwards)]
             delta = self._delta(trial, current, reach, iteration)
             direction = torch.zeros_like(current)
             wanted = int(self.evaluations * iteration**0.5)
-            affordable = trial.oracle.remaining(rows).sub(1).clamp_max(wanted)
+            affordable = trial.remaining(rows).sub(afterwards).clamp_max(wanted)
             for points in sorted(set(affordable.tolist())):
                 group = rows[affordable == points]
                 direction[group] = self._direction(trial, group, current[group], delta[group], points, generator)
@@ -79,13 +89,17 @@ class HopSkipJump(Attack):
             reach = trial.ball.distance(current, trial.images)
             self.search(trial, rows, current)
             iteration += 1
-        return footing.firm if refresh else current
+        if not refresh:
+            return current
+        footing.regain(trial, started, current)
+        return footing.firm
 
     def search(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
         """Moves images of `current` to the boundary, on the way to the clean image, by halving."""
         low = torch.zeros(len(current), device=current.device)
         high = self.farthest(trial, current)
-        tolerance = (high * self._theta(trial)).clamp_max(self._theta(trial) if trial.ball.norm == "linf" else 1)
+        finest = self._finest(trial)
+        tolerance = (high * finest).clamp_max(finest if trial.ball.norm == "linf" else 1)
         if levels := trial.oracle.target.levels:
             largest = (current - trial.images).abs().flatten(1).amax(1).clamp_min(torch.finfo(high.dtype).tiny)
             tolerance = tolerance.maximum(FINEST / levels * high / largest)
@@ -100,6 +114,10 @@ class HopSkipJump(Attack):
             low[rows] = torch.where(wrong, low[rows], middle)
             current[rows[wrong.cpu()]] = between[wrong]
 
+    def search_queries(self, trial: Trial) -> int:
+        """The most that a search costs."""
+        return max(1, ceil(-log2(self._finest(trial))))
+
     def farthest(self, trial: Trial, current: Tensor) -> Tensor:
         """The `amount` of `nearer` that leaves each image where it is: `(N,)`."""
         if trial.ball.norm == "linf":
@@ -112,6 +130,12 @@ class HopSkipJump(Attack):
         if trial.ball.norm == "linf":
             return torch.clamp(far, clean - amount, clean + amount)
         return torch.lerp(clean, far, amount)
+
+    def _finest(self, trial: Trial) -> float:
+        """Where the search stops, as a share of the distance."""
+        if trial.oracle.target.deterministic or not self.refresh:
+            return self._theta(trial)
+        return self.gamma / trial.images[0].numel()
 
     def _theta(self, trial: Trial) -> float:
         size = trial.images[0].numel()

@@ -37,7 +37,7 @@ class NES(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     kind: Literal["nes"] = "nes"
     points: Annotated[int, Field(ge=2, multiple_of=2)] = 100
     sigma: Annotated[float, Field(gt=0)] = 0.001
@@ -65,7 +65,7 @@ class NES(Attack):
 
     def _payable(self, trial: Trial, rows: Tensor) -> Iterator[tuple[Tensor, int]]:
         """Groups of images that can pay equally many points, an even number."""
-        points = ((trial.oracle.remaining(rows) - 1) // 2 * 2).clamp_max(self.points)
+        points = ((trial.remaining(rows) - 1) // 2 * 2).clamp_max(self.points)
         for count in sorted(set(points.tolist())):
             yield rows[points == count], count
 

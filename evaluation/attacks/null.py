@@ -14,6 +14,7 @@ class Null(Attack):
     """Done with an image as soon as it was misread once; one query is enough where the answer is always the same."""
 
     ball: ClassVar[Ball] = LINF_EIGHT
+    revision: ClassVar[int] = 2
     kind: Literal["null"] = "null"
 
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:  # noqa: ARG002

@@ -31,6 +31,10 @@ class PopSkipJump(HopSkipJump):
     kind: Literal["popskipjump"] = "popskipjump"  # type: ignore[assignment]
     looks: PositiveInt = 25
 
+    def search_queries(self, trial: Trial) -> int:  # noqa: ARG002
+        """The looks."""
+        return self.looks
+
     def search(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
         """Moves images of `current` to where half of the answers are expected to be wrong."""
         far, farthest = current.clone(), self.farthest(trial, current)

@@ -15,8 +15,9 @@ from evaluation.trial import Trial
 class SimBA(Attack):
     """In the pixel basis, in an order of its own for each image, projected to the ball, for many images at once.
 
-    A direction that does not help is tried the other way round; both ways count. As in Square, the incumbent is
-    measured anew every few directions where the target is random.
+    A direction that does not help is tried the other way round; both ways count, but for one in which the pixel is
+    black or white already, which changes nothing and is not asked. As in Square, the incumbent is measured anew every
+    few directions where the target is random.
 
     Attributes:
         step: how far a channel of a pixel is moved.
@@ -25,7 +26,7 @@ class SimBA(Attack):
     """
 
     ball: ClassVar[Ball] = L2_ONE
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     kind: Literal["simba"] = "simba"
     step: Annotated[float, Field(gt=0)] = 0.2
     refresh: NonNegativeInt = 4
@@ -58,10 +59,15 @@ class SimBA(Attack):
                 return
             change = torch.zeros_like(best[rows]).flatten(1).scatter_(1, channels[:, None], step)
             candidates = trial.ball.project(best[rows] + change.view_as(best[rows]), trial.images[rows])
-            found = self._margins(trial, rows, candidates)
-            better = found < margins[rows]
-            kept = rows[better.cpu()]
-            best[kept], margins[kept] = candidates[better], found[better]
+            changed = (candidates != best[rows]).flatten(1).any(1)
+            asked, candidates = rows[changed.cpu()], candidates[changed]
+            better = torch.zeros_like(changed)
+            if len(asked):
+                found = self._margins(trial, asked, candidates)
+                helps = found < margins[asked]
+                better[changed] = helps
+                kept = asked[helps.cpu()]
+                best[kept], margins[kept] = candidates[helps], found[helps]
             rows, channels = rows[~better.cpu()], channels[~better]
 
     def _margins(self, trial: Trial, rows: Tensor, candidates: Tensor) -> Tensor:

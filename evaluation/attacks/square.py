@@ -26,18 +26,21 @@ class Square(Attack):
     record for good. So here the incumbent is measured anew every few iterations, beside the candidate. On a
     deterministic target nothing is asked twice.
 
+    Squares shrink as published, over 10,000 iterations, whatever the budget: squeezed into 500 queries nine of ten
+    squares would be a single pixel, which the draws of a random target drown.
+
     Attributes:
         p: the share of the image that a square covers at first.
-        rescaled: whether the schedule of 10,000 iterations is squeezed into the budget; else it runs as published.
+        rescaled: whether the schedule of 10,000 iterations is squeezed into the budget instead.
         refresh: iterations from one measurement of the incumbent to the next; 0 for never, as published.
         samples: queries averaged into each margin.
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     kind: Literal["square"] = "square"
     p: Annotated[float, Field(gt=0, le=1)] = 0.05
-    rescaled: bool = True
+    rescaled: bool = False
     refresh: NonNegativeInt = 4
     samples: PositiveInt = 1
 

@@ -1,4 +1,4 @@
-"""Transfer: adversarial images made on networks of the attacker's own, sent once."""
+"""Transfer: adversarial images made on networks of the attacker's own, sent until one is misread."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
-from evaluation.attacks.apgd import Climb
+from evaluation.attacks.apgd import Climb, send
 from evaluation.attacks.attack import LINF_EIGHT, Attack
 from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
@@ -33,6 +33,7 @@ class Transfer(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
+    revision: ClassVar[int] = 2
     kind: Literal["transfer"] = "transfer"
     surrogate: Path
     defense: Literal["none", "puridefense"] = "none"
@@ -61,7 +62,7 @@ class Transfer(Attack):
         return hashlib.sha256(said.encode()).hexdigest()
 
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:
-        """Spends one query on each clean image, and one on what came of it.
+        """Spends one query on each clean image, and asks about what came of it until it is misread.
 
         Raises:
             EvaluationError: the surrogate has other networks than the settings say.
@@ -80,5 +81,5 @@ class Transfer(Attack):
             count = 1 if own.deterministic else self.draws
             climb = Climb(own, trial.images[rows], trial.labels[rows], trial.ball, count)
             adversarial[rows] = climb.run(self.steps, generator)
-            trial.wrong(rows, adversarial[rows, None])
+            send(trial, rows, adversarial)
         return adversarial

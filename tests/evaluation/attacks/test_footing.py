@@ -95,6 +95,8 @@ def test_with_the_budget_spent_what_was_confirmed_stays_so() -> None:
 ON_LABELS = (Boundary, HopSkipJump, PopSkipJump)
 
 
+LEFT = 40
+"""With fewer queries than that no direction is to be had, and a search is of no use any more."""
 FAR = {"linf": 0.2, "l2": 1.5}
 """Less than half as far as uniform noise is."""
 
@@ -117,7 +119,7 @@ def test_what_is_returned_from_a_random_target_is_near_and_truly_misread(
 
     assert ours >= 10
     assert ours > published
-    assert trials[1].oracle.spent.tolist() == [BUDGET] * 12
+    assert (trials[1].oracle.spent > BUDGET - LEFT).all()
 
 
 @pytest.mark.parametrize("kind", ON_LABELS)

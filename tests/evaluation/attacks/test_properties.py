@@ -45,7 +45,7 @@ def test_what_is_returned_never_leaves_the_ball_or_the_range_of_pixels(
 ) -> None:
     trial = make_trial(LinearTarget(flips), Ball(attack.ball.norm, WEAK[attack.ball.norm]), 300)
 
-    returned = trial.returned(attack.run(trial, seeded()))
+    returned = trial.hand_in(attack.run(trial, seeded()))
 
     assert trial.ball.contains(returned, trial.images).all()
 
@@ -56,7 +56,7 @@ def test_every_image_is_hit_where_the_ball_is_large(name: str, make_trial: MakeT
     target = LinearTarget()
     trial = make_trial(target, Ball(attack.ball.norm, STRONG[attack.ball.norm]), 2000)
 
-    returned = trial.returned(attack.run(trial, seeded()))
+    returned = trial.hand_in(attack.run(trial, seeded()))
 
     assert (trial.first_hits > 0).all()
     assert (target.labels(returned) != trial.labels).all()

@@ -35,3 +35,22 @@ def test_each_channel_of_a_pixel_is_tried_once_a_round_so_every_second_query_or_
     assert changes.shape[1] == 3 * SIDE * SIDE
     assert (moved >= 39).all()
     assert (moved <= 79).all()
+
+
+def test_a_channel_that_is_as_dark_as_can_be_is_not_asked_about_twice() -> None:
+    """Half of the directions lead out of [0, 1]: each try that changes something takes one query, others none."""
+    images = torch.zeros(1, 3, SIDE, SIDE)
+    target = LinearTarget()
+    trial = Trial(Oracle(target, 1, 100), images, target.labels(images), Ball("l2", 1000), Stopping.BUDGET)
+    seen: list[torch.Tensor] = []
+    answer = target.scores
+
+    def remember(candidates: torch.Tensor) -> torch.Tensor:
+        seen.extend(candidates)
+        return answer(candidates)
+
+    target.scores = remember  # type: ignore[method-assign]
+    SimBA(step=0.2).run(trial, torch.Generator().manual_seed(1))
+
+    assert len(seen) == 100
+    assert len({one.numpy().tobytes() for one in seen}) == 100

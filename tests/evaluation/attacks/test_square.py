@@ -65,16 +65,16 @@ def test_the_published_schedule(make_trial: MakeTrial, iteration: int, side: int
     trial = make_trial(LinearTarget(), BALL, 10)
     trial.images = torch.zeros(1, 3, 32, 32)
 
-    assert Square(p=0.05, rescaled=False).side(trial, iteration, 10_000) == side
+    assert Square(p=0.05).side(trial, iteration, 10_000) == side
 
 
 def test_a_rescaled_schedule_ends_with_the_budget(make_trial: MakeTrial) -> None:
     trial = make_trial(LinearTarget(), BALL, 10)
     trial.images = torch.zeros(1, 3, 32, 32)
-    square = Square(p=0.8)
+    square = Square(p=0.8, rescaled=True)
 
     assert square.side(trial, 0, 100) == 29
-    assert square.side(trial, 99, 100) == Square(p=0.8, rescaled=False).side(trial, 9900, 100)
+    assert square.side(trial, 99, 100) == Square(p=0.8).side(trial, 9900, 100)
 
 
 def test_every_pixel_is_the_clean_one_plus_or_minus_epsilon(make_trial: MakeTrial) -> None:
