@@ -81,7 +81,7 @@ SEVEN_OF_NINE = [1, 1, 1, 1, 1, 1, 1, 0, 0]
 
 def test_after_a_long_check_hits_are_believed_for_a_while_without_another() -> None:
     script = [1, *SEVEN_OF_NINE, *[1] * (PAUSE - 1), 1, *[1] * 8, 0]
-    one = trial(script, budget=len(script))
+    one = trial(script, budget=200)
     for change in [0.01, *[0.02] * (PAUSE - 1)]:
         ask(one, change)
 
