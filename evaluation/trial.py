@@ -162,6 +162,6 @@ class Trial:
 
     def _keep(self, rows: Tensor, candidates: Tensor, rates: Tensor) -> None:
         """Of each image, the candidate that is wrong most often; of two equal ones the later."""
-        better = (rates > 0) & (rates >= self._rates[rows])
+        better = rates >= self._rates[rows]
         self.found[rows[better]] = candidates[better.to(candidates.device)]
         self._rates[rows[better]] = rates[better]

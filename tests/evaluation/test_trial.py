@@ -103,6 +103,22 @@ def test_a_check_ends_where_the_candidate_cannot_be_as_good_as_what_is_kept() ->
     assert one.oracle.spent.tolist() == [len(script)]
 
 
+def test_of_two_candidates_that_are_wrong_as_often_the_later_is_kept() -> None:
+    one = trial([1, 1, 0, 1, 1, 0], budget=40)
+    ask(one, 0.01)
+    ask(one, 0.02)
+
+    torch.testing.assert_close(one.found, CLEAN + 0.02)
+
+
+def test_a_check_takes_nothing_of_what_is_kept_for_the_end() -> None:
+    one = trial([*[0] * 36, 1, 1, 1, 1], budget=40)
+    ask(one, *[0.01] * 36)
+    ask(one, 0.02)
+
+    assert one.oracle.spent.tolist() == [38]
+
+
 def test_a_share_of_the_budget_is_kept_for_the_end_where_answers_are_doubted() -> None:
     doubting, believing = trial([], budget=500), trial([], budget=500, stopping=Stopping.HIT)
 

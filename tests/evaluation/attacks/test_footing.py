@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from evaluation.attacks import Attack, Boundary, HopSkipJump, PopSkipJump
-from evaluation.attacks.footing import Footing, mostly_misread
+from evaluation.attacks.footing import RETREATS, Footing, mostly_misread
 from evaluation.ball import Ball
 from evaluation.oracle import Oracle
 from evaluation.trial import Stopping, Trial
@@ -70,16 +70,25 @@ def test_most_of_a_few_paid_answers_decide(answers: list[int], budget: int, misr
 
 
 def test_an_incumbent_that_is_read_rightly_goes_back_as_far_as_it_takes() -> None:
-    trial = trial_of(ThresholdTarget([]), 4, 100)
-    footing = Footing(gray(0.9, 0.9, 0.9, 0.9))
-    footing.firm = gray(0.7, 0.7, 0.6, 0.4)
-    current = gray(0.55, 0.45, 0.1, 0.2)
+    trial = trial_of(ThresholdTarget([]), 5, 100)
+    footing = Footing(gray(0.9, 0.9, 0.9, 0.9, 0.9))
+    footing.firm = gray(0.7, 0.7, 0.6, 0.4, 0.9)
+    current = gray(0.55, 0.45, 0.1, 0.2, 0.498)
 
     fallen = footing.regain(trial, trial.active(), current)
 
-    assert fallen.tolist() == [1, 2, 3]
-    torch.testing.assert_close(current[:, 0, 0, 0], torch.tensor([0.55, 0.45 + 0.25 * 0.25, 0.6, 0.4 + 0.25 * 0.5]))
+    assert fallen.tolist() == [1, 2, 3, 4]
+    shares = torch.tensor([0.55, 0.45 + 0.25 * 0.25, 0.6, 0.4 + 0.25 * 0.5, 0.498 + 0.402 / 64])
+    torch.testing.assert_close(current[:, 0, 0, 0], shares)
     assert torch.equal(footing.firm, current)
+
+
+def test_a_walk_whose_start_is_read_rightly_by_now_pays_for_no_second_way_back() -> None:
+    trial = trial_of(ThresholdTarget([]), 1, 100)
+
+    Footing(gray(0.4)).regain(trial, trial.active(), gray(0.2))
+
+    assert trial.oracle.spent.tolist() == [2 * (1 + len(RETREATS))]
 
 
 def test_with_the_budget_spent_what_was_confirmed_stays_so() -> None:

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from pydantic import PrivateAttr
 from torch import Tensor
 
 from evaluation.attacks import HopSkipJump
 from evaluation.ball import Ball, Norm
-from evaluation.trial import Stopping
+from evaluation.trial import Stopping, Trial
 from tests.evaluation.conftest import SIDE, LinearTarget, MakeTrial
 
 PIXELS = 3 * SIDE * SIDE
@@ -65,3 +66,50 @@ def test_a_probe_is_at_least_as_many_levels_a_pixel_as_asked_for(
 
     torch.testing.assert_close(delta * 255 / PIXELS**0.5, torch.full((12,), 4.0))
     assert (least < delta / 2).all()
+
+
+class Watched(HopSkipJump):
+    """Keeps what each search gave, and what the longest one of an image cost."""
+
+    _found: list[Tensor] = PrivateAttr(default_factory=list)
+    _longest: int = PrivateAttr(default=0)
+
+    def search(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
+        before = trial.oracle.spent.clone()
+        super().search(trial, rows, current)
+        self._found.append(current.clone())
+        self._longest = max(self._longest, int((trial.oracle.spent - before).max()))
+
+
+@pytest.mark.parametrize("budget", [150, 250, 400, 600])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_the_budget_does_not_end_between_a_step_and_its_search(make_trial: MakeTrial, norm: Norm, budget: int) -> None:
+    """What is returned lies at the boundary: a hundredth nearer most are read rightly."""
+    trial = make_trial(LinearTarget(), Ball(norm, 1e-4), budget, Stopping.BUDGET)
+
+    found = HopSkipJump().run(trial, torch.Generator().manual_seed(3))
+
+    nearer = torch.lerp(trial.images, found, 0.99)
+    assert (LinearTarget().labels(found) != trial.labels).all()
+    assert int((LinearTarget().labels(nearer) == trial.labels).sum()) >= 10
+    assert (trial.oracle.spent > budget - 45).all()
+
+
+def test_a_search_on_a_random_target_ends_at_the_length_of_a_probe(make_trial: MakeTrial) -> None:
+    trials = [make_trial(LinearTarget(flips), Ball("linf", 1e-4), 400, Stopping.BUDGET) for flips in (0.01, 0.0)]
+    random, same = Watched(), Watched()
+    random.run(trials[0], torch.Generator().manual_seed(3))
+    same.run(trials[1], torch.Generator().manual_seed(3))
+
+    assert random._longest == 8  # 2 ** 8 is more than the 192 numbers of an image
+    assert same._longest > 14
+
+
+def test_what_the_last_search_on_a_random_target_gave_is_returned(make_trial: MakeTrial) -> None:
+    trial = make_trial(LinearTarget(0.01), Ball("linf", 1e-4), 400, Stopping.BUDGET)
+    attack = Watched()
+
+    returned = attack.run(trial, torch.Generator().manual_seed(3))
+
+    assert int((returned == attack._found[-1]).flatten(1).all(1).sum()) >= 5
+    assert len(attack._found) > 2
