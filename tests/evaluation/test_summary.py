@@ -1,6 +1,8 @@
 """The figures from outcomes that can be counted by hand."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from evaluation.intervals import wilson
 from evaluation.summary import any_hit_curve, summarize
@@ -37,3 +39,18 @@ def test_the_curve_falls_at_each_first_hit_and_ends_at_the_figure() -> None:
 )
 def test_wilsons_interval(hits: int, total: int, low: float, high: float) -> None:
     assert wilson(hits, total) == pytest.approx((low, high), abs=1e-4)
+
+
+@given(total=st.integers(1, 1000), share=st.floats(0, 1))
+def test_a_share_lies_in_its_interval(total: int, share: float) -> None:
+    """A bar of a figure cannot be drawn with a length below 0."""
+    low, high = wilson(share * total, total)
+
+    assert low <= share * total / total <= high
+
+
+@pytest.mark.parametrize(("hits", "total"), [(300, 300), (0, 1000)])
+def test_an_end_that_rounding_would_carry_past_the_share_is_the_share(hits: int, total: int) -> None:
+    low, high = wilson(hits, total)
+
+    assert low <= hits / total <= high

@@ -10,7 +10,7 @@ from evaluation.errors import EvaluationError
 from evaluation.jobs import POOL_SIZES, SUITES
 from evaluation.plots import attacked, draw_all
 from evaluation.provenance import Provenance
-from evaluation.records import Cell, merge, read_records
+from evaluation.records import Cell, Served, merge, read_records
 from evaluation.speed import SpeedRecord, Timing
 from evaluation.tables import diversity_table, paper_table, sanity_table, speed_table, tables, worst_table
 from evaluation.theory import DiversityPoint, DiversityRecord
@@ -122,6 +122,19 @@ def test_other_pools_than_the_whole_one_on_its_own_grid_have_no_numbers_of_the_p
 
     assert "90.0 at 2500 (77.3 / 67.8)" in line(table, "whole1")
     assert "77.3" not in line(table, "other1")
+
+
+def test_cells_of_single_purifiers_do_not_make_their_grid_that_of_the_bundle() -> None:
+    def pool(grid: int, *purifiers: str) -> Served:
+        return CELL.served.model_copy(update={"grid": grid, "purifiers": purifiers, "networks_sha256": f"g{grid}"})
+
+    merged = {cell(served=pool(grid, "a", "b", "c")): outcomes(1, 0) for grid in (1, 2, 3)}
+    merged |= {cell(served=pool(1, name)): outcomes(2, 0) for name in "abc"}
+    merged |= {cell(served=pool(2, "a", "b", "c"), attack=NES()): outcomes(2, 0)}
+    table = paper_table(merged, "any_hit")
+
+    assert "77.3" in line(table, "2x2")
+    assert "77.3" not in "".join(line(table, name) for name in ("1x1, K=3", "3x3", "1x1, K=1 (a)"))
 
 
 def test_one_purifier_alone_is_no_pool_even_if_there_is_no_larger_one() -> None:
