@@ -8,14 +8,16 @@ from evaluation.attacks import APGD, NES, Null, SimBA, Square, Transfer
 from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
 from evaluation.jobs import POOL_SIZES, SUITES
+from evaluation.paper_table import paper_table
 from evaluation.plots import attacked, draw_all
 from evaluation.provenance import Provenance
 from evaluation.records import Cell, Served, merge, read_records
 from evaluation.speed import SpeedRecord, Timing
-from evaluation.tables import diversity_table, paper_table, sanity_table, speed_table, tables, worst_table
+from evaluation.tables import diversity_table, speed_table, tables
 from evaluation.theory import DiversityPoint, DiversityRecord
 from evaluation.trial import Stopping
 from evaluation.verdict import Outcome
+from evaluation.worst import sanity_table, worst_table
 from tests.evaluation.test_records import CELL as TOY
 from tests.evaluation.test_records import PROVENANCE
 

@@ -49,7 +49,7 @@ def test_a_channel_that_is_as_dark_as_can_be_is_not_asked_about_twice() -> None:
         seen.extend(candidates)
         return answer(candidates)
 
-    target.scores = remember  # type: ignore[method-assign]
+    target.scores = remember  # type: ignore[method-assign, assignment]
     SimBA(step=0.2).run(trial, torch.Generator().manual_seed(1))
 
     assert len(seen) == 100

@@ -1,0 +1,93 @@
+"""The layout of the paper's table 2, with its numbers beside ours."""
+
+from collections.abc import Container, Iterable, Mapping
+
+from evaluation.attacks import ATTACKS, Attack
+from evaluation.paper import PAPER, PAPER_ATTACKS, PAPER_BUDGETS, PaperRow, is_cifar10
+from evaluation.pools import POOL, whole_pools
+from evaluation.records import Cell
+from evaluation.summary import Summary, summarize
+from evaluation.trial import Stopping
+from evaluation.verdict import Outcome
+from evaluation.wording import FIGURES, markdown, percent, row_name
+
+ADVERSARIALLY_TRAINED = "-at"
+"""How the name of a bundle ends whose classifier was trained adversarially."""
+
+
+def paper_table(merged: Mapping[Cell, tuple[Outcome, ...]], figure: str) -> str:
+    """One of the three figures in the layout of table 2: defenses down, attacks across, the paper in brackets.
+
+    A row is of one defense on one set of images. Budgets stand beside the values where the table has several; so do
+    revisions of an attack. The paper's numbers stand beside what it measured, on a bundle of CIFAR-10: of random pools
+    beside the whole one on the grid of the bundle.
+    """
+    shown = {cell: outcomes for cell, outcomes in merged.items() if _as_in_the_paper(cell)}
+    budgets = {cell.queries for cell in shown}
+    whole, several = whole_pools(merged), _several(shown)
+    rows, bracketed = [], False
+    for (row, _), cells in _by_images(shown).items():
+        paper = _paper(next(iter(cells)), whole)
+        bracketed = bracketed or paper is not None
+        rows.append([row, *_paper_row(cells, figure, paper, several)])
+    title = f"### Robust accuracy in %, {FIGURES[figure]}, at {_numbers(budgets)} queries"
+    if bracketed:
+        title += f" (in brackets the paper's, on CIFAR-10, at {PAPER_BUDGETS[0]} / {PAPER_BUDGETS[1]})"
+    return "\n".join([title, "", *markdown(["defense", "images", "clean", "null", *PAPER_ATTACKS], rows), ""])
+
+
+def _paper_row(
+    cells: Mapping[Cell, Summary], figure: str, paper: PaperRow | None, several: Mapping[str, bool]
+) -> list[str]:
+    some = next(iter(cells.values()))
+    answer = [str(some.images), f"{percent(some, 'clean')}" + (f" ({paper.clean})" if paper else "")]
+    for kind in ("null", *PAPER_ATTACKS):
+        ours = [_value(cell, one, figure, several) for cell, one in cells.items() if cell.attack.kind == kind]
+        theirs = f" ({' / '.join(map(str, paper.attacks[kind]))})" if paper and kind in paper.attacks else ""
+        answer.append((", ".join(ours) or "-") + theirs)
+    return answer
+
+
+def _value(cell: Cell, summary: Summary, figure: str, several: Mapping[str, bool]) -> str:
+    """In percent, with its budget and the revision of its attack where others beside it have other ones."""
+    words = [percent(summary, figure)]
+    words += [f"at {cell.queries}"] if several["queries"] else []
+    words += [f"in revision {cell.revision}"] if several[cell.attack.kind] else []
+    return " ".join(words)
+
+
+def _several(cells: Iterable[Cell]) -> dict[str, bool]:
+    """Whether there are several budgets, as `queries`, and several revisions of each kind of attack, by its name."""
+    budgets: set[int] = set()
+    revisions: dict[str, set[int]] = {}
+    for cell in cells:
+        budgets.add(cell.queries)
+        revisions.setdefault(cell.attack.kind, set()).add(cell.revision)
+    return {"queries": len(budgets) > 1, **{kind: len(found) > 1 for kind, found in revisions.items()}}
+
+
+def _by_images(merged: Mapping[Cell, tuple[Outcome, ...]]) -> dict[tuple[str, tuple[int, ...]], dict[Cell, Summary]]:
+    """The cells of each defense on each set of images, smaller sets first."""
+    rows: dict[tuple[str, tuple[int, ...]], dict[Cell, Summary]] = {}
+    for cell in sorted(merged, key=lambda one: (row_name(one), len(merged[one]), one.queries, one.digest())):
+        indices = tuple(outcome.index for outcome in merged[cell])
+        rows.setdefault((row_name(cell), indices), {})[cell] = summarize(merged[cell])
+    return rows
+
+
+def _as_in_the_paper(cell: Cell) -> bool:
+    kind: type[Attack] = ATTACKS[cell.attack.kind]
+    standard = cell.attack.kind in {*PAPER_ATTACKS, "null"} and cell.attack == kind()
+    return standard and cell.ball == cell.attack.ball and cell.stopping is Stopping.CONFIRMED and cell.seed == 0
+
+
+def _paper(cell: Cell, whole: Container[Cell]) -> PaperRow | None:
+    """What the paper says of this defense; nothing of other images, and of pools other than the whole one."""
+    if not is_cifar10(cell.served.bundle) or (cell.served.defense == POOL and cell not in whole):
+        return None
+    trained = cell.served.bundle.partition(" ")[0].endswith(ADVERSARIALLY_TRAINED)
+    return PAPER.get(cell.served.defense + (ADVERSARIALLY_TRAINED if trained else ""))
+
+
+def _numbers(budgets: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(budgets))) or f"{PAPER_BUDGETS[0]}, {PAPER_BUDGETS[1]}"
