@@ -1,5 +1,6 @@
 """A running gateway, asked in batches with patience: for quotas, for busy times, and for answers that never come."""
 
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +11,8 @@ from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
 
 from evaluation.errors import EvaluationError
 
+log = logging.getLogger(__name__)
+
 TIMEOUT_SECONDS = 60
 PATIENCE = 100
 """Refusals in a row (over quota, queue full) before an attack gives up."""
@@ -17,6 +20,8 @@ FAULT_PATIENCE = 5
 """Times in a row that no answer comes before an attack gives up."""
 FIRST_PAUSE_SECONDS = 0.5
 """After a first fault; each further one doubles it."""
+LONG_WAIT_SECONDS = 10
+"""What is waited for longer is told: a silent attack looks like one that hangs."""
 REFUSED = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
 UNANSWERED = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.GATEWAY_TIMEOUT})
 """Of the gateway's deadline, and of a proxy before it."""
@@ -137,8 +142,17 @@ class Gateway:
                 refusals += 1
                 if answer.status_code not in REFUSED or refusals == PATIENCE:
                     raise EvaluationError(f"the gateway answers {reason}")
-                self._sleep(seconds_to_wait(answer.headers.get("Retry-After", "")))
+                self._wait(answer)
         return results
+
+    def _wait(self, refusal: httpx.Response) -> None:
+        """As long as the gateway says."""
+        seconds = seconds_to_wait(refusal.headers.get("Retry-After", ""))
+        if seconds >= LONG_WAIT_SECONDS:
+            log.warning(
+                "the gateway refuses (%d) and says when to ask again: waiting %.0f s", refusal.status_code, seconds
+            )
+        self._sleep(seconds)
 
     def _send(self, batch: Sequence[bytes], top_k: int) -> tuple[httpx.Response | None, str]:
         """The answer, or none if none came; and what there is to say of it. Notes what may have been counted."""

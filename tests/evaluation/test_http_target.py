@@ -236,6 +236,18 @@ def test_a_batch_that_the_quota_allows_later_is_waited_for_whole(
     assert slept == [3]
 
 
+def test_a_long_wait_is_told_and_a_short_one_is_not(
+    server: TroubledServer, target: HTTPTarget, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.troubles = [(503, {"Retry-After": "7"}), (429, {"Retry-After": "3600"})]
+
+    target.labels(images(1))
+
+    assert [one.getMessage() for one in caplog.records if one.name == "evaluation.gateway"] == [
+        "the gateway refuses (429) and says when to ask again: waiting 3600 s"
+    ]
+
+
 @pytest.mark.parametrize("trouble", [NOT_JSON, TOO_FEW, (500, {}), (401, {})])
 def test_an_answer_that_is_none_is_told_at_once(server: TroubledServer, target: HTTPTarget, trouble: Trouble) -> None:
     server.troubles = [trouble]
