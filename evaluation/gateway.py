@@ -149,9 +149,7 @@ class Gateway:
         """As long as the gateway says."""
         seconds = seconds_to_wait(refusal.headers.get("Retry-After", ""))
         if seconds >= LONG_WAIT_SECONDS:
-            log.warning(
-                "the gateway refuses (%d) and says when to ask again: waiting %.0f s", refusal.status_code, seconds
-            )
+            log.warning("the gateway refuses (%d) for now: waiting %.0f s", refusal.status_code, seconds)
         self._sleep(seconds)
 
     def _send(self, batch: Sequence[bytes], top_k: int) -> tuple[httpx.Response | None, str]:

@@ -244,7 +244,7 @@ def test_a_long_wait_is_told_and_a_short_one_is_not(
     target.labels(images(1))
 
     assert [one.getMessage() for one in caplog.records if one.name == "evaluation.gateway"] == [
-        "the gateway refuses (429) and says when to ask again: waiting 3600 s"
+        "the gateway refuses (429) for now: waiting 3600 s"
     ]
 
 
