@@ -35,6 +35,17 @@ class Ball:
         low, high = images.flatten(-3).aminmax(dim=-1)
         return near & (low >= 0) & (high <= 1)
 
+    def stretch(self, images: Tensor, centers: Tensor) -> Tensor:
+        """Moves each of `(..., C, H, W)` images within the ball away from its center until it is `epsilon` away.
+
+        Cutting to [0, 1] may leave it nearer. Others, and the centers themselves, stay where they are.
+        """
+        distance = self.distance(images, centers)
+        inside = (distance > 0) & (distance < self.epsilon)
+        factor = torch.where(inside, self.epsilon / distance.clamp_min(torch.finfo(distance.dtype).tiny), 1)
+        moved = (centers + factor[..., None, None, None] * (images - centers)).clamp(0, 1)
+        return torch.where(inside[..., None, None, None], moved, images)
+
     def project(self, images: Tensor, centers: Tensor) -> Tensor:
         """The nearest allowed image to each of `(..., C, H, W)`, given centers in [0, 1].
 

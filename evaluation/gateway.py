@@ -21,7 +21,7 @@ FAULT_PATIENCE = 5
 FIRST_PAUSE_SECONDS = 0.5
 """After a first fault; each further one doubles it."""
 LONG_WAIT_SECONDS = 10
-"""What is waited for longer is told: a silent attack looks like one that hangs."""
+"""A wait of so many or more is told: a silent attack looks like one that hangs."""
 REFUSED = frozenset({httpx.codes.TOO_MANY_REQUESTS, httpx.codes.SERVICE_UNAVAILABLE})
 UNANSWERED = frozenset({httpx.codes.BAD_GATEWAY, httpx.codes.GATEWAY_TIMEOUT})
 """Of the gateway's deadline, and of a proxy before it."""

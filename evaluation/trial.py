@@ -11,8 +11,8 @@ from evaluation.oracle import Oracle
 from evaluation.recheck import CHECKS, FIRM, FIRST_CHECKS, ask_again
 
 PAUSE = 5 * CHECKS
-"""Queries between two long checks of an image, so that they take no more than a sixth of its budget."""
-RESERVED_SHARE = 20
+"""Queries between two long checks of an image, so that these take about a sixth of its budget."""
+QUERIES_PER_RESERVED = 20
 """At most one query of so many is kept for the end."""
 ROUNDING = 1e-3
 """What float32 arithmetic may lack of a whole level."""
@@ -54,6 +54,7 @@ class Trial:
         found: `(N, 3, H, W)`, what hit each finished image; of others, what was wrong most often when it was asked
             about again.
         reserve: queries of each image that are kept for the end.
+        check_queries: the most that asking again about one hit costs; 0 where hits are not asked about again.
     """
 
     def __init__(self, oracle: Oracle, images: Tensor, labels: Tensor, ball: Ball, stopping: Stopping) -> None:
@@ -66,7 +67,8 @@ class Trial:
         self.finished = torch.zeros(len(images), dtype=torch.bool)
         self.found = images.clone()
         self._doubts = stopping is Stopping.CONFIRMED and not oracle.target.deterministic
-        self.reserve = min(CHECKS, oracle.budget // RESERVED_SHARE) if self._doubts else 0
+        self.check_queries = CHECKS if self._doubts else 0
+        self.reserve = min(CHECKS, oracle.budget // QUERIES_PER_RESERVED) if self._doubts else 0
         self._rates = torch.zeros(len(images))
         """How often `found` is wrong, as far as it was asked about again."""
         self._pause_ends = torch.zeros(len(images), dtype=torch.int64)

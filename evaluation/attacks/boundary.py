@@ -7,7 +7,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from evaluation.attacks.attack import L2_ONE, Attack
-from evaluation.attacks.footing import Footing
+from evaluation.attacks.footing import CHECKS, Footing
 from evaluation.attacks.start import misread_starts
 from evaluation.ball import Ball
 from evaluation.trial import Trial
@@ -18,6 +18,8 @@ LOOK_EVERY = 10
 WINDOW = 10
 SPHERICAL_SHARES = (0.2, 0.5)
 SOURCE_SHARES = (0.1, 0.25)
+MOST = 3
+"""Queries of one step: between the moves, after them, and again."""
 
 
 class Boundary(Attack):
@@ -31,7 +33,8 @@ class Boundary(Attack):
 
     A random target may misread a step by luck, and all steps from there would be read rightly. So there a wrong answer
     is asked for again before the step is kept, the incumbent is looked at again every few steps, and where it is read
-    rightly the walk goes back to the last one that was confirmed and its steps grow back. No image is given up.
+    rightly the walk goes back to the last one that was confirmed and its steps grow back. No image is given up. What is
+    handed in of an image that came into the ball is as far away as the ball allows.
 
     Attributes:
         spherical_step: length of the first move, as a share of the distance.
@@ -43,7 +46,7 @@ class Boundary(Attack):
     """
 
     ball: ClassVar[Ball] = L2_ONE
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
     kind: Literal["boundary"] = "boundary"
     spherical_step: Annotated[float, Field(gt=0)] = 0.01
     source_step: Annotated[float, Field(gt=0)] = 0.01
@@ -54,18 +57,23 @@ class Boundary(Attack):
 
     def run(self, trial: Trial, generator: torch.Generator) -> Tensor:
         """Blends the start with the clean image as far as it stays misread, and walks from there."""
-        rows, current = misread_starts(trial, self.attempts, generator)
+        started, current = misread_starts(trial, self.attempts, generator)
+        rows = started
         footing = Footing(current)
         self._blend(trial, rows, current)
         refresh = 0 if trial.oracle.target.deterministic else self.refresh
         walk = _Walk(self, len(current), doubtful=refresh > 0)
-        while len(rows := rows[trial.able(rows) & ~walk.converged(rows)]):
+        kept = MOST + CHECKS + trial.check_queries if refresh else 1
+        while len(rows := rows[trial.able(rows, kept) & ~walk.converged(rows)]):
             if refresh and walk.steps % refresh == 0:
                 walk.restart(footing.regain(trial, rows, current))
             self._move(trial, rows[trial.able(rows)], current, walk, generator)
             if refresh:
                 walk.restart(rows[walk.converged(rows)])
-        return footing.firm if refresh else current
+        if not refresh:
+            return current
+        footing.regain(trial, started, current)
+        return trial.ball.stretch(footing.firm, trial.images)
 
     def _move(self, trial: Trial, rows: Tensor, current: Tensor, walk: "_Walk", generator: torch.Generator) -> None:
         """One step of images of `current`, and what is learned of it."""

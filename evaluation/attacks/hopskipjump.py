@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from evaluation.attacks.attack import LINF_EIGHT, Attack
-from evaluation.attacks.footing import Footing
+from evaluation.attacks.footing import CHECKS, Footing
 from evaluation.attacks.start import misread_starts
 from evaluation.ball import Ball
 from evaluation.trial import Trial
@@ -18,7 +18,7 @@ HALVINGS = 20
 """Of the length of a step until it is misread; 10^-6 of the distance is no step."""
 FEWEST = 10
 """Labels that a direction is worth being estimated from."""
-STEPS = 3
+STEPS = 6
 """Queries that most steps need."""
 EIGHT_BITS = 255
 ROUNDED_PROBE = 1.0
@@ -35,8 +35,10 @@ class HopSkipJump(Attack):
     around are right, and no direction is to be had there; so before each estimate the incumbent is asked about again
     and moved back out where it is read rightly.
 
-    An estimate takes no more queries than leave enough for the step and the search after it. The search on a random
-    target ends at the length of a probe instead of a 3072nd of it, since draws hide the rest.
+    An estimate takes no more queries than leave enough for what mostly comes after it: the step, the search, the last
+    looks. On a random target the search ends at a share of the distance of `gamma` over the numbers of an image, which
+    is the length of a published probe; draws hide the rest. What is handed in of an image that came into the ball is as
+    far away as the ball allows.
 
     The published distance of the probes is some 10^-4 of an 8-bit level a pixel. Where the target rounds, it is at
     least one level, and neither the search nor a step goes below half of one.
@@ -53,7 +55,7 @@ class HopSkipJump(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
     kind: Literal["hopskipjump"] = "hopskipjump"
     evaluations: PositiveInt = 100
     gamma: Annotated[float, Field(gt=0)] = 1.0
@@ -72,7 +74,7 @@ class HopSkipJump(Attack):
         refresh = 0 if trial.oracle.target.deterministic else self.refresh
         self.search(trial, rows, current)
         iteration = 1
-        afterwards = STEPS + self.search_queries(trial)
+        afterwards = STEPS + self.search_queries(trial) + (CHECKS + trial.check_queries if refresh else 0)
         while len(rows := rows[trial.able(rows, FEWEST + afterwards)]):
             if refresh and iteration % refresh == 0:
                 footing.regain(trial, rows, current)
@@ -92,7 +94,7 @@ class HopSkipJump(Attack):
         if not refresh:
             return current
         footing.regain(trial, started, current)
-        return footing.firm
+        return trial.ball.stretch(footing.firm, trial.images)
 
     def search(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
         """Moves images of `current` to the boundary, on the way to the clean image, by halving."""

@@ -11,7 +11,7 @@ from evaluation.trial import Trial
 
 
 class Null(Attack):
-    """Done with an image as soon as it was misread once; one query is enough where the answer is always the same."""
+    """Asks no more about an image once it was misread; one query is enough where the answer is always the same."""
 
     ball: ClassVar[Ball] = LINF_EIGHT
     revision: ClassVar[int] = 2

@@ -40,9 +40,12 @@ class SimBA(Attack):
         margins[rows] = margin(trial.scores(rows, best[rows, None]), trial.labels[rows])[:, 0]
         refresh = 0 if trial.oracle.target.deterministic else self.refresh
         size, tried = best[0].numel(), 0
-        order = torch.empty(0)
+        order, before = torch.empty(0), torch.empty(0)
         while len(rows := trial.active(self.samples)):
             if tried % size == 0:
+                if torch.equal(trial.oracle.spent, before):
+                    break  # no direction changes any image
+                before = trial.oracle.spent.clone()
                 order = torch.rand((len(best), size), generator=generator, device=generator.device).argsort(1)
             if refresh and tried % refresh == refresh - 1:
                 margins[rows] = self._margins(trial, rows, best[rows])

@@ -36,3 +36,23 @@ def test_an_image_that_leaves_the_range_of_pixels_is_not_allowed() -> None:
     dark = torch.zeros(1, 3, 2, 2)
 
     assert not Ball("linf", 0.5).contains(dark - 0.1, dark)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_what_lies_inside_is_stretched_to_the_radius_and_all_else_stays(norm: Norm) -> None:
+    centers = torch.full((3, 3, 4, 4), 0.5)
+    change = torch.linspace(-1, 1, 48).view(3, 4, 4)
+    ball = Ball(norm, 0.1)
+    change = change / ball.distance(0.5 + change, centers[0])
+    images = centers + change * torch.tensor([0.03, 0.0, 0.2])[:, None, None, None]
+
+    stretched = ball.stretch(images, centers)
+
+    torch.testing.assert_close(stretched[0], centers[0] + 0.1 * change)
+    assert torch.equal(stretched[1:], images[1:])
+
+
+def test_what_is_stretched_stays_an_image() -> None:
+    centers = torch.full((1, 3, 4, 4), 0.95)
+
+    assert float(Ball("linf", 0.2).stretch(centers + 0.01, centers).max()) == 1

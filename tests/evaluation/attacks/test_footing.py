@@ -104,8 +104,8 @@ def test_with_the_budget_spent_what_was_confirmed_stays_so() -> None:
 ON_LABELS = (Boundary, HopSkipJump, PopSkipJump)
 
 
-LEFT = 40
-"""With fewer queries than that no direction is to be had, and a search is of no use any more."""
+LEFT: dict[type[Attack], int] = {Boundary: 6, HopSkipJump: 40, PopSkipJump: 40}
+"""With fewer queries than that there is no whole step, or no direction with a step and a search after it."""
 FAR = {"linf": 0.2, "l2": 1.5}
 """Less than half as far as uniform noise is."""
 
@@ -128,7 +128,20 @@ def test_what_is_returned_from_a_random_target_is_near_and_truly_misread(
 
     assert ours >= 10
     assert ours > published
-    assert (trials[1].oracle.spent > BUDGET - LEFT).all()
+    assert (trials[1].oracle.spent > BUDGET - LEFT[kind]).all()
+
+
+@pytest.mark.parametrize("kind", ON_LABELS)
+def test_what_came_into_the_ball_is_handed_in_as_far_away_as_it_allows(
+    kind: type[Boundary | HopSkipJump], make_trial: MakeTrial
+) -> None:
+    ball = Ball(kind.ball.norm, FAR[kind.ball.norm])
+    trial = make_trial(LinearTarget(0.01), ball, BUDGET, Stopping.BUDGET)
+
+    distance = ball.distance(kind().run(trial, torch.Generator().manual_seed(3)), trial.images)
+
+    assert int((distance < 1.001 * ball.epsilon).sum()) >= 10
+    assert (distance > 0.999 * ball.epsilon).all()
 
 
 @pytest.mark.parametrize("kind", ON_LABELS)

@@ -33,7 +33,7 @@ def test_the_budget_holds_and_what_is_counted_is_what_the_target_saw(
     target = LinearTarget(flips)
     trial = make_trial(target, Ball(attack.ball.norm, WEAK[attack.ball.norm]), budget, stopping)
 
-    attack.run(trial, seeded())
+    trial.hand_in(attack.run(trial, seeded()))
 
     assert int(trial.oracle.spent.max()) <= budget
     assert int(trial.oracle.spent.sum()) == target.asked

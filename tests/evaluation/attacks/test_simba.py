@@ -8,7 +8,7 @@ from evaluation.ball import Ball
 from evaluation.images import Sample
 from evaluation.oracle import Oracle
 from evaluation.trial import Stopping, Trial
-from tests.evaluation.conftest import CLASSES, SIDE, LinearTarget
+from tests.evaluation.conftest import CLASSES, SIDE, LinearTarget, MakeTrial
 
 
 @pytest.fixture
@@ -38,10 +38,10 @@ def test_each_channel_of_a_pixel_is_tried_once_a_round_so_every_second_query_or_
 
 
 def test_a_channel_that_is_as_dark_as_can_be_is_not_asked_about_twice() -> None:
-    """Half of the directions lead out of [0, 1]: each try that changes something takes one query, others none."""
-    images = torch.zeros(1, 3, SIDE, SIDE)
+    """Half of the directions of the first two lead out of [0, 1]; only a try that changes something is a query."""
+    images = torch.tensor([0.0, 1.0, 0.5])[:, None, None, None].expand(-1, 3, SIDE, SIDE)
     target = LinearTarget()
-    trial = Trial(Oracle(target, 1, 100), images, target.labels(images), Ball("l2", 1000), Stopping.BUDGET)
+    trial = Trial(Oracle(target, 3, 100), images, target.labels(images), Ball("l2", 1000), Stopping.BUDGET)
     seen: list[torch.Tensor] = []
     answer = target.scores
 
@@ -52,5 +52,18 @@ def test_a_channel_that_is_as_dark_as_can_be_is_not_asked_about_twice() -> None:
     target.scores = remember  # type: ignore[method-assign, assignment]
     SimBA(step=0.2).run(trial, torch.Generator().manual_seed(1))
 
-    assert len(seen) == 100
-    assert len({one.numpy().tobytes() for one in seen}) == 100
+    assert trial.oracle.spent.tolist() == [100] * 3
+    assert len(seen) == 300
+    assert len({one.numpy().tobytes() for one in seen}) == 300
+
+
+@pytest.mark.parametrize(("flips", "refresh"), [(0.0, 4), (0.1, 0)])
+def test_where_no_direction_changes_anything_it_ends(
+    make_trial: MakeTrial, sample: Sample, flips: float, refresh: int
+) -> None:
+    trial = make_trial(LinearTarget(flips), Ball("l2", 0), 100, Stopping.BUDGET)
+
+    found = SimBA(refresh=refresh).run(trial, torch.Generator().manual_seed(1))
+
+    assert torch.equal(found, sample.images)
+    assert trial.oracle.spent.tolist() == [1] * len(sample)

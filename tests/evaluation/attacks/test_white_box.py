@@ -12,6 +12,7 @@ from evaluation.ball import Ball
 from evaluation.criteria import margin
 from evaluation.errors import EvaluationError
 from evaluation.oracle import Oracle
+from evaluation.recheck import CHECKS
 from evaluation.target import LocalTarget
 from evaluation.trial import Stopping, Trial
 from models.bundle import Bundle, read_bundle, read_manifest
@@ -29,12 +30,12 @@ def bundle(bundle_folder: Path) -> Bundle:
     return read_bundle(bundle_folder)
 
 
-def trial(bundle: Bundle, defense: str, ball: Ball = BALL) -> Trial:
+def trial(bundle: Bundle, defense: str, ball: Ball = BALL, stopping: Stopping = Stopping.BUDGET) -> Trial:
     generator = torch.Generator().manual_seed(1)
     placement = Placement(torch.device("cpu"), "float32")
     target = LocalTarget(bundle.classifier, build_defense(defense, bundle), placement, generator)
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    return Trial(Oracle(target, 4, 100), images, target.labels(images), ball, Stopping.BUDGET)
+    return Trial(Oracle(target, 4, 100), images, target.labels(images), ball, stopping)
 
 
 def margins(one: Trial, images: torch.Tensor) -> torch.Tensor:
@@ -75,6 +76,16 @@ def test_what_was_made_with_gradients_is_sent_until_it_is_misread(
         spent = torch.where(one.first_hits == 0, 100, one.first_hits.clamp_min(2))
         assert one.oracle.spent.tolist() == spent.tolist()
     assert same.oracle.spent.tolist() == [2] * 4
+
+
+def test_what_hit_is_sent_no_more_once_it_was_asked_about_again(bundle: Bundle) -> None:
+    one = trial(bundle, "puridefense", Ball("linf", 0.5), Stopping.CONFIRMED)
+
+    APGD(steps=9, draws=1).run(one, torch.Generator().manual_seed(3))
+
+    hit = one.first_hits > 0
+    assert hit.any()
+    assert (one.oracle.spent[hit] <= one.first_hits[hit].clamp_min(2) + 2 * CHECKS).all()
 
 
 def test_more_steps_find_no_worse_images_on_a_deterministic_target(bundle: Bundle) -> None:
