@@ -49,10 +49,14 @@ def _paper_row(
 
 
 def _value(cell: Cell, summary: Summary, figure: str, several: Mapping[str, bool]) -> str:
-    """In percent, with its budget and the revision of its attack where others beside it have other ones."""
+    """In percent; with its budget, and the revision of its attack, where others beside it have other ones.
+
+    A revision that is not that of today's code is told in any case: the attack may be stronger by now.
+    """
+    told = several[cell.attack.kind] or cell.revision != ATTACKS[cell.attack.kind].revision
     words = [percent(summary, figure)]
     words += [f"at {cell.queries}"] if several["queries"] else []
-    words += [f"in revision {cell.revision}"] if several[cell.attack.kind] else []
+    words += [f"in revision {cell.revision}"] if told else []
     return " ".join(words)
 
 

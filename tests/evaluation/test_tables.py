@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.attacks import APGD, NES, Null, SimBA, Square, Transfer
+from evaluation.attacks import APGD, NES, AnyAttack, Null, SimBA, Square, Transfer
 from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
 from evaluation.jobs import POOL_SIZES, SUITES
@@ -39,8 +39,8 @@ def outcomes(hits: int, drawn_wrong: int) -> tuple[Outcome, ...]:
     )
 
 
-def cell(**changes: object) -> Cell:
-    return CELL.model_copy(update=changes)
+def cell(attack: AnyAttack = CELL.attack, **changes: object) -> Cell:
+    return CELL.model_copy(update={"attack": attack, "revision": attack.revision, **changes})
 
 
 UNDEFENDED = CELL.served.model_copy(update={"defense": "none", "grid": None, "purifiers": ()})
@@ -107,6 +107,11 @@ def test_revisions_of_an_attack_that_stand_in_one_column_are_told() -> None:
     assert f"20.0 at 2500 in revision {newer.revision}" in line(table, "none")
     assert f"60.0 at 2500 in revision {CELL.revision}" in line(table, "puridefense")
     assert "70.0 at 2500 (" in line(table, "puridefense")
+
+
+def test_a_revision_of_the_past_is_told_even_if_it_stands_alone() -> None:
+    assert "90.0 in revision 1 (" in paper_table({cell(revision=1): outcomes(1, 1)}, "any_hit")
+    assert "90.0 (" in paper_table({cell(): outcomes(1, 1)}, "any_hit")
 
 
 @pytest.mark.parametrize(
