@@ -104,7 +104,7 @@ def test_with_the_budget_spent_what_was_confirmed_stays_so() -> None:
 ON_LABELS = (Boundary, HopSkipJump, PopSkipJump)
 
 
-LEFT: dict[type[Attack], int] = {Boundary: 6, HopSkipJump: 40, PopSkipJump: 40}
+LEFT: dict[type[Attack], int] = {Boundary: 6, HopSkipJump: 27, PopSkipJump: 44}
 """With fewer queries than that there is no whole step, or no direction with a step and a search after it."""
 FAR = {"linf": 0.2, "l2": 1.5}
 """Less than half as far as uniform noise is."""
