@@ -5,17 +5,16 @@ from collections.abc import Container, Iterable, Mapping
 from evaluation.attacks import ATTACKS, Attack
 from evaluation.paper import PAPER, PAPER_ATTACKS, PAPER_BUDGETS, PaperRow, is_cifar10
 from evaluation.pools import POOL, whole_pools
-from evaluation.records import Cell
+from evaluation.records import Cell, Merged
 from evaluation.summary import Summary, summarize
 from evaluation.trial import Stopping
-from evaluation.verdict import Outcome
 from evaluation.wording import FIGURES, markdown, percent, row_name
 
 ADVERSARIALLY_TRAINED = "-at"
 """How the name of a bundle ends whose classifier was trained adversarially."""
 
 
-def paper_table(merged: Mapping[Cell, tuple[Outcome, ...]], figure: str) -> str:
+def paper_table(merged: Merged, figure: str) -> str:
     """One of the three figures in the layout of table 2: defenses down, attacks across, the paper in brackets.
 
     A row is of one defense on one set of images. Budgets stand beside the values where the table has several; so do
@@ -70,7 +69,7 @@ def _several(cells: Iterable[Cell]) -> dict[str, bool]:
     return {"queries": len(budgets) > 1, **{kind: len(found) > 1 for kind, found in revisions.items()}}
 
 
-def _by_images(merged: Mapping[Cell, tuple[Outcome, ...]]) -> dict[tuple[str, tuple[int, ...]], dict[Cell, Summary]]:
+def _by_images(merged: Merged) -> dict[tuple[str, tuple[int, ...]], dict[Cell, Summary]]:
     """The cells of each defense on each set of images, smaller sets first."""
     rows: dict[tuple[str, tuple[int, ...]], dict[Cell, Summary]] = {}
     for cell in sorted(merged, key=lambda one: (row_name(one), len(merged[one]), one.queries, one.digest())):

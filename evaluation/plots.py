@@ -1,6 +1,6 @@
 """Records as figures, SVG or PNG; each is a pure function of records."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,14 +9,13 @@ from matplotlib.figure import Figure
 from evaluation.attacks import Square
 from evaluation.errors import EvaluationError
 from evaluation.pools import POOL, usual_grids
-from evaluation.records import Cell, Served
+from evaluation.records import Cell, Merged, Served
 from evaluation.speed import SpeedRecord
 from evaluation.summary import any_hit_curve, summarize
 from evaluation.theory import DiversityRecord
 from evaluation.trial import Stopping
 from evaluation.verdict import Outcome
 
-Merged = Mapping[Cell, tuple[Outcome, ...]]
 SIZE_INCHES = (7.0, 4.5)
 
 

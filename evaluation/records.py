@@ -1,7 +1,7 @@
 """Results as files: one JSON for each cell and range of images; whatever is told is computed from them."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -160,6 +160,10 @@ def read_records(folders: Iterable[Path]) -> list[Record]:
     if not records:
         raise EvaluationError("there are no records")
     return records
+
+
+Merged = Mapping[Cell, tuple[Outcome, ...]]
+"""The outcomes of each cell."""
 
 
 def merge(records: Iterable[Record]) -> dict[Cell, tuple[Outcome, ...]]:

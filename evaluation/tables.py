@@ -1,17 +1,14 @@
 """Records as Markdown: all tables of robustness together, and those of speed and diversity."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from evaluation.paper_table import paper_table
-from evaluation.records import Cell
+from evaluation.records import Merged
 from evaluation.speed import SpeedRecord
 from evaluation.summary import summarize
 from evaluation.theory import ESTIMATE, DiversityRecord
-from evaluation.verdict import Outcome
 from evaluation.wording import FIGURES, describe, markdown, row_name
 from evaluation.worst import sanity_table, unbounded, worst_table
-
-Merged = Mapping[Cell, tuple[Outcome, ...]]
 
 
 def tables(merged: Merged) -> str:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from itertools import product
 
-from evaluation.records import Cell
+from evaluation.records import Cell, Merged
 from evaluation.summary import Summary, summarize
-from evaluation.verdict import Outcome
 from evaluation.wording import FIGURES, defense_name, describe, markdown, percent, row_name, share
 
 ASKS = "asks"
@@ -16,7 +15,7 @@ UNBOUNDED = {"linf": 1.0, "l2": (3 * 32 * 32) ** 0.5}
 """Radii that reach from any 32x32 image to any other."""
 
 
-def worst_table(merged: Mapping[Cell, tuple[Outcome, ...]]) -> str:
+def worst_table(merged: Merged) -> str:
     """For each defense the attack, of all that were tried, that hurts it most, by each of the three figures.
 
     Once for each attacker: who only asks, who brings a network to compute gradients of, and who owns the weights.
@@ -38,7 +37,7 @@ def worst_table(merged: Mapping[Cell, tuple[Outcome, ...]]) -> str:
     return "\n".join(["### The worst of all attacks tried, each on its own images", "", *markdown(head, rows), ""])
 
 
-def sanity_table(merged: Mapping[Cell, tuple[Outcome, ...]]) -> str:
+def sanity_table(merged: Merged) -> str:
     """What attacks that may change an image into any other leave; more than 0 tells of a broken attack."""
     rows = []
     for cell in sorted(filter(unbounded, merged), key=lambda one: (row_name(one), describe(one))):

@@ -72,8 +72,7 @@ class Boundary(Attack):
                 walk.restart(rows[walk.converged(rows)])
         if not refresh:
             return current
-        footing.regain(trial, started, current)
-        return trial.ball.stretch(footing.firm, trial.images)
+        return footing.end(trial, started, current)
 
     def _move(self, trial: Trial, rows: Tensor, current: Tensor, walk: "_Walk", generator: torch.Generator) -> None:
         """One step of images of `current`, and what is learned of it."""

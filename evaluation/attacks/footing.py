@@ -50,6 +50,15 @@ class Footing:
         self.firm[lost] = self._starts[lost]
         return fallen
 
+    def end(self, trial: Trial, rows: Tensor, current: Tensor) -> Tensor:
+        """Looks at images of `current` for the last time.
+
+        Returns:
+            `(N, 3, H, W)`: the last confirmed ones; those that came into the ball, as far away as it allows.
+        """
+        self.regain(trial, rows, current)
+        return trial.ball.stretch(self.firm, trial.images)
+
     def _lost(self, trial: Trial, rows: Tensor, current: Tensor) -> Tensor:
         """Which of the rows are read rightly; notes the others as confirmed. Those without budget are neither."""
         rows = rows[trial.able(rows)]

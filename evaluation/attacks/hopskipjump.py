@@ -93,8 +93,7 @@ class HopSkipJump(Attack):
             iteration += 1
         if not refresh:
             return current
-        footing.regain(trial, started, current)
-        return trial.ball.stretch(footing.firm, trial.images)
+        return footing.end(trial, started, current)
 
     def search(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
         """Moves images of `current` to the boundary, on the way to the clean image, by halving."""
