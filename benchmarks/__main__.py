@@ -40,6 +40,7 @@ def main(  # noqa: PLR0913 - each is a flag
     images: Annotated[Path | None, typer.Option(help="Folder of images to send, rather than drawn ones.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle; the embedded one by default.")] = None,
     device: Annotated[str, typer.Option(help="As in 'purigate serve'.")] = "auto",
+    precision: Annotated[str, typer.Option(help="As in 'purigate serve'.")] = "auto",
     output: Annotated[Path, typer.Option(help="Folder of the record and its tables.")] = REPORT,
 ) -> None:
     """Measures, writes and prints."""
@@ -62,7 +63,9 @@ def main(  # noqa: PLR0913 - each is a flag
     tried = Record.read(settings).trials if settings else () if quick else None
     output.mkdir(parents=True, exist_ok=True)
     with running_client() as client:
-        for record in Bench(Served(folder, device, max_batch), bodies, plan, client).records(present, absent, tried):
+        for record in Bench(Served(folder, device, max_batch, precision), bodies, plan, client).records(
+            present, absent, tried
+        ):
             record.write(output / "bench.json")
             (output / "bench.md").write_text(markdown(record))
     typer.echo((output / "bench.md").read_text(), nl=False)

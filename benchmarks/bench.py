@@ -97,7 +97,7 @@ class Bench:
         """The passes of pools of several sizes, on each device."""
         bundle, rounds = self._served.bundle, self._plan.pass_rounds
         devices = pool_devices(self._served.device) if rounds else ()
-        return tuple(one for each in devices for one in measure_passes(bundle, each, rounds))
+        return tuple(one for each in devices for one in measure_passes(bundle, each, rounds, self._served.precision))
 
     def _measures(self, servings: list[Serving], offline: Offline) -> dict[str, Callable[[], Slice]]:
         plan, measures = self._plan, dict[str, Callable[[], Slice]]()

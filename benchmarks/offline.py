@@ -78,7 +78,11 @@ class Engines:
 
     def __init__(self, served: Served, contents: list[bytes], workers: int | None = None) -> None:
         self._settings = Settings(
-            bundle=served.bundle, device=served.device, max_batch=served.max_batch, workers=workers
+            bundle=served.bundle,
+            device=served.device,
+            precision=served.precision,
+            max_batch=served.max_batch,
+            workers=workers,
         )
         self._engines: dict[str, Engine] = {}
         manifest = self._engine("none").manifest

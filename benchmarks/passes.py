@@ -53,16 +53,17 @@ class Pass(BaseModel):
     whole_ms: tuple[float, ...]
 
 
-def measure_passes(bundle: Path, device: str, rounds: int) -> tuple[Pass, ...]:
+def measure_passes(bundle: Path, device: str, rounds: int, precision: str = "auto") -> tuple[Pass, ...]:
     """All pools at all batch sizes take turns in each round, in a process of their own.
 
     Args:
         bundle: its folder.
         device: `cpu` or `cuda`.
         rounds: that are measured, after one that warms up.
+        precision: as in 'purigate serve'.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
-        return processes.submit(_measure, bundle, device, rounds).result()
+        return processes.submit(_measure, bundle, device, rounds, precision).result()
 
 
 def pool_devices(device: str) -> tuple[str, ...]:
@@ -72,9 +73,9 @@ def pool_devices(device: str) -> tuple[str, ...]:
     return ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
 
-def _measure(bundle: Path, device: str, rounds: int) -> tuple[Pass, ...]:
+def _measure(bundle: Path, device: str, rounds: int, precision: str) -> tuple[Pass, ...]:
     with TemporaryDirectory() as folder:
-        pools = list(_pools(bundle, Path(folder), device))
+        pools = list(_pools(bundle, Path(folder), device, precision))
     for round_number in range(rounds + 1):
         for pool in pools if round_number % 2 else reversed(pools):
             pool.run()
@@ -122,7 +123,8 @@ class _Pool:
         return self._metrics.registry.get_sample_value(name, labels) or 0.0
 
 
-def _pools(bundle: Path, folder: Path, device: str) -> Iterator[_Pool]:
+def _pools(bundle: Path, folder: Path, device: str, precision: str) -> Iterator[_Pool]:
+    settings = Settings(bundle=bundle, device=device, precision=precision, max_batch=max(BATCHES))
     manifest = read_manifest(bundle)
     names = [entry.name for entry in manifest.pool.purifiers]
     each = {entry.architecture.model_dump_json(): entry.name for entry in manifest.pool.purifiers}
@@ -130,8 +132,9 @@ def _pools(bundle: Path, folder: Path, device: str) -> Iterator[_Pool]:
     for number, chosen in enumerate([[name] for name in each.values()] + [names[:size] for size in sizes]):
         smaller = folder / str(number)
         write_smaller(bundle, smaller, chosen)
-        yield _Pool(Settings(bundle=smaller, device=device, defense="puridefense", max_batch=max(BATCHES)), len(chosen))
-    yield _Pool(Settings(bundle=bundle, device=device, defense="none", max_batch=max(BATCHES)), 0)
+        defended = settings.model_copy(update={"bundle": smaller, "defense": "puridefense"})
+        yield _Pool(defended, len(chosen))
+    yield _Pool(settings.model_copy(update={"defense": "none"}), 0)
 
 
 def write_smaller(bundle: Path, folder: Path, chosen: Sequence[str]) -> None:

@@ -33,16 +33,23 @@ class Served:
         bundle: its folder.
         device: as in 'purigate serve'.
         max_batch: most images of a batch.
+        precision: as in 'purigate serve'.
     """
 
     bundle: Path
     device: str
     max_batch: int = MAX_BATCH
+    precision: str = "auto"
 
     def environment(self) -> Mapping[str, str]:
         """That of every server: the settings of the gateway are those given here, and else its defaults."""
         others = {name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)}
-        settings = {"BUNDLE": str(self.bundle), "DEVICE": self.device, "MAX_BATCH": str(self.max_batch)}
+        settings = {
+            "BUNDLE": str(self.bundle),
+            "DEVICE": self.device,
+            "PRECISION": self.precision,
+            "MAX_BATCH": str(self.max_batch),
+        }
         return others | {f"{ENVIRONMENT_PREFIX}{name}": value for name, value in settings.items()}
 
 

@@ -50,7 +50,7 @@ BundleOption = Annotated[Path, typer.Option("--bundle", help="Folder of the bund
 DataOption = Annotated[Path, typer.Option("--data", help="Images: an ImageFolder tree, its folders named by labels.")]
 RecordsOption = Annotated[Path, typer.Option("--records", help="Folder of the records.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="'auto', 'cpu', 'cuda' or 'cuda:N'.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="'auto', 'float32' or 'bfloat16'.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="'auto', 'float32', 'bfloat16' or 'int8'.")]
 
 
 @app.command()

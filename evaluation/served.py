@@ -15,7 +15,7 @@ from evaluation.target import LocalTarget
 from models.bundle import read_bundle
 from models.defenses import Defense, build_defense
 from models.defenses.puridefense import PuriDefense
-from models.device import DeviceMissingError, choose_placement
+from models.device import PlacementError, choose_placement
 from models.pool import PurifierPool
 
 SETUP_SIGNS = ".,;=+-_()"
@@ -31,14 +31,14 @@ class LocalServed:
         precision: as `choose_placement` takes it.
 
     Raises:
-        EvaluationError: there is no such device.
+        EvaluationError: there is no such device, or it cannot compute in the precision.
         models.bundle.BundleError: the bundle cannot be served.
     """
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
         try:
             self.placement = choose_placement(device, precision)
-        except DeviceMissingError as error:
+        except PlacementError as error:
             raise EvaluationError(str(error)) from error
         self.bundle = read_bundle(folder)
 

@@ -3,12 +3,14 @@
 import gc
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
 
-Precision = Literal["float32", "bfloat16"]
+from models.int8_convolution import int8_problem
+
+Precision = Literal["float32", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -17,15 +19,23 @@ class Placement:
 
     Attributes:
         device: `cpu`, `cuda` or `cuda:N`.
-        precision: of convolutions and matrix products.
+        precision: of convolutions and matrix products; in `int8`, of the wide convolutions of the classifier.
     """
 
     device: torch.device
     precision: Precision
 
 
-class DeviceMissingError(Exception):
+class PlacementError(Exception):
+    """Networks cannot run as they are asked to."""
+
+
+class DeviceMissingError(PlacementError):
     """The device that is asked for does not exist."""
+
+
+class PrecisionMissingError(PlacementError):
+    """The device, or the network, has no arithmetic of the precision that is asked for."""
 
 
 def choose_device(name: str) -> torch.device:
@@ -49,7 +59,15 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """The precision of that name; `auto` is bfloat16 where the device computes it natively."""
+    """The precision of that name; `auto` is bfloat16 where the device computes it natively, else float32.
+
+    Raises:
+        PrecisionMissingError: there is none of that name, or the device cannot compute in int8.
+    """
+    if name not in {"auto", *get_args(Precision)}:
+        raise PrecisionMissingError(f"precision {name}: there are auto, {', '.join(get_args(Precision))}")
+    if name == "int8" and (problem := int8_problem() if device.type == "cpu" else "it is for CPUs"):
+        raise PrecisionMissingError(f"precision int8 on {device}: {problem}")
     if name != "auto":
         return cast("Precision", name)
     if device.type == "cuda":
@@ -83,7 +101,7 @@ def choose_placement(device: str, precision: str) -> Placement:
     """Both by their names.
 
     Raises:
-        DeviceMissingError: as `choose_device` does.
+        DeviceMissingError, PrecisionMissingError: as `choose_device` and `choose_precision` do.
     """
     chosen = choose_device(device)
     return Placement(chosen, choose_precision(precision, chosen))

@@ -1,7 +1,8 @@
 """Networks as they answer queries: on their device, in their precision, without what only training needs.
 
 In bfloat16 the weights are cast once, here, and not again for every batch as autocast would; pixels stay float32 until
-the first convolution and again from the last one on, since eight bits of mantissa cannot hold all 256 levels.
+the first convolution and again from the last one on, since eight bits of mantissa cannot hold all 256 levels. In int8
+the wide convolutions of the classifier compute in integers; purifiers stay in float32 (docs/decisions, 27).
 """
 
 import copy
@@ -12,9 +13,10 @@ from torch import Tensor, fx, nn
 
 from models.classifiers.normalization import Normalized
 from models.defenses.defense import Defense
-from models.device import Placement
+from models.device import Placement, PrecisionMissingError
 from models.folding import fold_batch_norms
 from models.purifier import Purifier
+from models.quantization import quantize_convolutions
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -60,15 +62,22 @@ def classifier_for_inference(classifier: nn.Module, placement: Placement) -> nn.
     Args:
         classifier: as a bundle holds it; a program that was exported is moved to the device, others are copied.
         placement: of the copy; images and logits are float32 whatever its precision.
+
+    Raises:
+        PrecisionMissingError: it is int8, and the classifier is an exported program or has no wide convolution.
     """
     reduced = placement.precision == "bfloat16"
     network = _network(classifier)
     if is_exported(classifier):
+        if placement.precision == "int8":
+            raise PrecisionMissingError("precision int8: an exported classifier computes as it was exported")
         placed = _placed(classifier, placement.device)
         return Autocast(placed, placement.device) if reduced else placed
     network = fold_batch_norms(network)
     if reduced:
         network = Reduced(network)
+    if placement.precision == "int8" and not quantize_convolutions(network):
+        raise PrecisionMissingError("precision int8: the classifier has no convolution that is wide enough for it")
     if isinstance(classifier, Normalized):
         network = Normalized(network, classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
     return _placed(network, placement.device).eval().requires_grad_(False)

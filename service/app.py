@@ -52,7 +52,7 @@ def create_app(
     Raises, when the lifespan starts:
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
-        models.device.DeviceMissingError: the device does not exist.
+        models.device.PlacementError: the device does not exist, or cannot compute in the precision.
         OSError: the audit log or the port of the metrics cannot be opened.
         service.secret_file.SecretError: a secret cannot be read.
     """

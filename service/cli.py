@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from models.bundle import BundleError, Manifest, read_manifest
-from models.device import DeviceMissingError
+from models.device import PlacementError
 from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs
@@ -48,7 +48,7 @@ def serve(context: typer.Context) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]
     try:
         status = run(settings)
-    except (BundleError, KeysFileError, ExposedError, DeviceMissingError, NetworksEndedError, SecretError) as error:
+    except (BundleError, KeysFileError, ExposedError, PlacementError, NetworksEndedError, SecretError) as error:
         _fail(error)
     raise typer.Exit(status)
 
@@ -61,7 +61,7 @@ def networks(context: typer.Context) -> None:
     settings = _settings(HostSettings, context.args)
     try:
         status = host(settings)
-    except (BundleError, DeviceMissingError, FloatingPointError, RuntimeError, SocketError) as error:
+    except (BundleError, PlacementError, FloatingPointError, RuntimeError, SocketError) as error:
         _fail(error)
     raise typer.Exit(status)
 

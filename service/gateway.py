@@ -13,6 +13,7 @@ import numpy as np
 import structlog
 
 from models.bundle import BundleError, Manifest
+from models.device import PlacementError
 from models.preprocessing import Pixels
 from service.deadline import Deadline
 from service.engine import Engine, Prediction
@@ -213,7 +214,7 @@ class Gateway:
         """What is wrong with a bundle, without where it lies on this machine; the log has all of it."""
         if isinstance(error, BundleError):
             return str(error).replace(f"{self._settings.bundle}/", "").replace(str(self._settings.bundle), "the folder")
-        if isinstance(error, FloatingPointError):
+        if isinstance(error, FloatingPointError | PlacementError):
             return str(error)
         return "it failed while it was loaded or warmed up; the log says how"
 

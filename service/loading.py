@@ -19,7 +19,7 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
 
     Raises:
         models.bundle.BundleError: the bundle cannot be served.
-        models.device.DeviceMissingError: the device does not exist.
+        models.device.PlacementError: the device does not exist, or cannot compute in the precision.
         service.network_calls.NetworksEndedError: nobody holds the networks that are to be shared.
         service.secret_file.SecretError: a secret cannot be read.
     """

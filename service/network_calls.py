@@ -16,11 +16,12 @@ from typing import Any
 import torch
 
 from models.bundle import BundleError
+from models.device import PlacementError
 
 Answer = tuple[str | None, Any, str]
 """The kind of an error, its message and its traceback; or no kind, and what was asked for."""
 TOLD_APART: dict[str, type[Exception]] = {
-    error.__name__: error for error in (torch.OutOfMemoryError, FloatingPointError, BundleError)
+    error.__name__: error for error in (torch.OutOfMemoryError, FloatingPointError, BundleError, PlacementError)
 }
 """Errors that the gateway tells apart; any other comes as a RuntimeError."""
 BATCHES = frozenset({"infer", "purify"})

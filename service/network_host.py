@@ -234,7 +234,7 @@ def host(settings: HostSettings) -> int:
     Raises:
         SocketError: see there.
         models.bundle.BundleError: the bundle cannot be served.
-        models.device.DeviceMissingError: the device does not exist.
+        models.device.PlacementError: the device does not exist, or cannot compute in the precision.
         FloatingPointError, RuntimeError: its networks fail.
     """
     gc.freeze()  # as the gateway does

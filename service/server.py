@@ -114,7 +114,7 @@ def run(settings: Settings) -> int:
         ExposedError: the address is not loopback, and neither a key nor `insecure` is configured.
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
-        models.device.DeviceMissingError: the device does not exist.
+        models.device.PlacementError: the device does not exist, or cannot compute in the precision.
         service.secret_file.SecretError: a secret cannot be read.
     """
     hangup = Hangup()

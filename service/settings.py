@@ -43,8 +43,10 @@ class NetworkSettings(BaseSettings):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="`auto` is CUDA if there is one, else the CPU."
     )
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Of the networks' arithmetic; `auto` is bfloat16 where the device computes it natively."
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto",
+        description="Of the networks' arithmetic; `auto` is bfloat16 where the device computes it natively, else "
+        "float32. `int8` is for classifiers on a CPU.",
     )
     max_batch: PositiveInt = Field(32, description="Most queries that go through the networks together.")
     drain_timeout_ms: PositiveInt = Field(

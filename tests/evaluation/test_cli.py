@@ -112,6 +112,7 @@ def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Pat
         (["--data", "nowhere"], ["nowhere"]),
         (["--bundle", "nowhere"], ["nowhere"]),
         (["--device", "cuda:99"], ["cuda:99"]),
+        (["--precision", "float16"], ["float16", "int8"]),
     ],
 )
 def test_a_mistake_is_told(evaluate: Evaluate, arguments: list[str], reasons: list[str]) -> None:

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from models.bundle import read_manifest
+from models.bundle.writer import write_weights
+from models.classifiers import ResNetConfig
+from models.int8_convolution import int8_problem
 from service.keys import KeysFile
+from tests.conftest import change_bundle
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Launch, Process
@@ -34,7 +39,16 @@ class Processes:
     insecure: "Process"
     damaged: "Process"
     damaged_weights: str
+    narrow: "Process"
     secret: str
+
+
+def with_a_narrow_classifier(bundle: Path) -> Path:
+    """The bundle with a classifier whose convolutions have eight channels at most."""
+    config, told = ResNetConfig(width=1, blocks=(1, 1, 1, 1)), read_manifest(bundle).classifier
+    weights = write_weights(bundle, "classifier", config.build(told.classes))
+    change_bundle(bundle, classifier=told.model_copy(update={"architecture": config, "weights": weights}))
+    return bundle
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +58,7 @@ def processes(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory, lau
     keys.write(folder / "keys.json")
     weights = shutil.copytree(bundle_folder, folder / "damaged") / "pgd-rcan.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
+    narrow = with_a_narrow_classifier(shutil.copytree(bundle_folder, folder / "narrow"))
     serve = (PURIGATE, "serve", "--port", "0", "--device", "cpu", "--bundle")
     return Processes(
         serving=launch(*serve, bundle_folder, "--keys-file", folder / "keys.json"),
@@ -52,6 +67,7 @@ def processes(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory, lau
         insecure=launch(*serve, bundle_folder, "--host", "0.0.0.0", "--insecure"),
         damaged=launch(*serve, folder / "damaged"),
         damaged_weights=str(weights),
+        narrow=launch(*serve, narrow, "--precision", "int8"),
         secret=secret,
     )
 
@@ -213,6 +229,11 @@ def assert_refused(process: "Process", *reasons: str) -> None:
 
 def test_a_damaged_bundle_is_refused_in_one_line_that_names_the_file(processes: Processes) -> None:
     assert_refused(processes.damaged, processes.damaged_weights)
+
+
+@pytest.mark.skipif(int8_problem() is not None, reason=f"no int8 here: {int8_problem()}")
+def test_a_classifier_that_cannot_compute_in_the_precision_is_refused_in_one_line(processes: Processes) -> None:
+    assert_refused(processes.narrow, "precision int8: the classifier has no convolution that is wide enough")
 
 
 def test_an_address_that_others_can_reach_is_refused_without_a_key(processes: Processes) -> None:

@@ -13,8 +13,9 @@ from models.classifiers import ResNetConfig
 from models.classifiers.exported import read_program
 from models.classifiers.normalization import Normalized
 from models.defenses import DEFENSES, build_defense
-from models.device import Placement, Precision
+from models.device import Placement, Precision, PrecisionMissingError
 from models.inference import classifier_for_inference, defense_for_inference
+from models.int8_convolution import int8_problem
 from models.randomness import SeededBytes
 from service.settings import embedded_bundle
 
@@ -116,3 +117,42 @@ def test_an_exported_program_gives_its_logits(precision: Precision, normalized: 
     found = classifier_for_inference(plain, Placement(CPU, precision))(some_images())
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=LOGITS[precision] * float(expected.abs().max()))
+
+
+@pytest.mark.skipif(int8_problem() is not None, reason=f"no int8 here: {int8_problem()}")
+class TestInt8:
+    """The classifier computes in integers, purifiers do not."""
+
+    placement = Placement(CPU, "int8")
+
+    @torch.inference_mode()
+    def test_the_embedded_classifier_says_the_same(self) -> None:
+        plain = read_bundle(embedded_bundle()).classifier
+        images = functional.interpolate(some_images(32)[:, :, :6, :6], size=32, mode="bicubic").clamp(0, 1)
+        expected = plain(images)
+        found = classifier_for_inference(plain, self.placement)(images)
+        torch.testing.assert_close(found, expected, rtol=0, atol=0.04 * float(expected.abs().max()))
+        assert not torch.equal(found, expected)
+        assert (found.argmax(1) == expected.argmax(1)).float().mean() > 0.9
+
+    @torch.inference_mode()
+    def test_purifiers_stay_in_float32(self, bundle: Bundle) -> None:
+        plain = build_defense("puridefense", bundle)
+        draws = plain.draw(SeededBytes(5, torch.Generator().manual_seed(1)))
+        expected = plain(some_images(), draws)
+        torch.testing.assert_close(defense_for_inference(plain, self.placement)(some_images(), draws), expected)
+
+    def test_the_plain_network_stays_as_it_is(self, bundle: Bundle) -> None:
+        before = {name: one.clone() for name, one in bundle.classifier.state_dict().items()}
+        classifier_for_inference(bundle.classifier, self.placement)
+        assert all(torch.equal(one, before[name]) for name, one in bundle.classifier.state_dict().items())
+
+    def test_an_exported_program_is_refused(self) -> None:
+        file = io.BytesIO()
+        torch.export.save(torch.export.export(nn.Conv2d(3, 4, 1), (some_images(2),)), file)
+        with pytest.raises(PrecisionMissingError, match="computes as it was exported"):
+            classifier_for_inference(read_program(file.getvalue()), self.placement)
+
+    def test_a_classifier_without_a_wide_convolution_is_refused(self) -> None:
+        with pytest.raises(PrecisionMissingError, match="no convolution that is wide enough"):
+            classifier_for_inference(ResNetConfig(width=1, blocks=(1, 1, 1, 1)).build(4), self.placement)

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from models.bundle import read_bundle
+from models.device import PrecisionMissingError
 from models.preprocessing import Pixels
 from service.deadline import Deadline
 from service.engine import Engine, PoolExhaustedError, Prediction
@@ -591,11 +592,14 @@ async def test_an_image_that_comes_to_the_old_bundle_as_it_closes_is_answered_by
     assert (seen(engine), seen(service.next_engine)) == ([], [1])
 
 
-async def test_a_bundle_that_cannot_be_warmed_up_leaves_the_old_one_and_says_why(engine: "FakeEngine") -> None:
+@pytest.mark.parametrize("error", [FloatingPointError, PrecisionMissingError])
+async def test_a_bundle_that_cannot_be_warmed_up_leaves_the_old_one_and_says_why(
+    engine: "FakeEngine", error: type[Exception]
+) -> None:
     async with opened(engine) as service:
         service.next_engine = another(engine)
-        service.next_engine.warm_up_fault = FloatingPointError("not a number")
-        with pytest.raises(BundleRefusedError, match="not a number"):
+        service.next_engine.warm_up_fault = error("not in numbers")
+        with pytest.raises(BundleRefusedError, match="not in numbers"):
             await service.gateway.reload()
         assert (await service.ask(png(1))).manifest.version == "1"
         assert service.gateway.readiness.state == "ready"
