@@ -11,21 +11,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from evaluation.draws import draws_differ
 from evaluation.errors import EvaluationError
 from evaluation.gateway import Gateway, GatewayInformation, GatewayResult
-from models.defenses.bit_reduction import BitReduction
-from models.defenses.disco import DISCO, DISCOEnsemble
-from models.defenses.jpeg import JPEG
-from models.defenses.none import NoDefense
-from models.defenses.spatial_smoothing import SpatialSmoothing
 
 LEVELS = 255
 DECIMALS = 2
 """Of the scores that a gateway rounds."""
-WITHOUT_DRAWS = frozenset(
-    defense.name for defense in (NoDefense, SpatialSmoothing, BitReduction, JPEG, DISCO, DISCOEnsemble)
-)
-"""The defenses that answer the same image always the same; any other may draw."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,8 @@ class HTTPTarget:
     def __init__(self, url: str, key: str | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
         self._gateway = Gateway(url, key, sleep)
         told = self.information
-        self.deterministic = told.defense in WITHOUT_DRAWS
+        self.deterministic = not draws_differ(told.defense, told.purifiers)
+        self.coarse = told.precision != "float32"
         self._classes = len(told.labels)
         try:
             gray = torch.full((3, told.input.height, told.input.width), 0.5)

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Mapping
 from evaluation.attacks import ATTACKS, Attack
 from evaluation.paper import PAPER, PAPER_ATTACKS, PAPER_BUDGETS, PaperRow, is_cifar10
 from evaluation.pools import POOL, whole_pools
-from evaluation.records import Cell, Merged
+from evaluation.records import Cell, Merged, code_revision
 from evaluation.summary import Summary, summarize
 from evaluation.trial import Stopping
 from evaluation.wording import FIGURES, markdown, percent, row_name
@@ -17,13 +17,13 @@ ADVERSARIALLY_TRAINED = "-at"
 def paper_table(merged: Merged, figure: str) -> str:
     """One of the three figures in the layout of table 2: defenses down, attacks across, the paper in brackets.
 
-    A row is of one defense on one set of images. Budgets stand beside the values where the table has several; so do
-    revisions of an attack. The paper's numbers stand beside what it measured, on a bundle of CIFAR-10: of random pools
-    beside the whole one on the grid of the bundle.
+    A row is of one defense on one set of images. Budgets stand beside the values where the table has several;
+    revisions of an attack where they are not today's. The paper's numbers stand beside what it measured, on a bundle of
+    CIFAR-10: of random pools beside the whole one on the grid of the bundle.
     """
     shown = {cell: outcomes for cell, outcomes in merged.items() if _as_in_the_paper(cell)}
     budgets = {cell.queries for cell in shown}
-    whole, several = whole_pools(merged), _several(shown)
+    whole, several = whole_pools(merged), len(budgets) > 1
     rows, bracketed = [], False
     for (row, _), cells in _by_images(shown).items():
         paper = _paper(next(iter(cells)), whole)
@@ -35,9 +35,7 @@ def paper_table(merged: Merged, figure: str) -> str:
     return "\n".join([title, "", *markdown(["defense", "images", "clean", "null", *PAPER_ATTACKS], rows), ""])
 
 
-def _paper_row(
-    cells: Mapping[Cell, Summary], figure: str, paper: PaperRow | None, several: Mapping[str, bool]
-) -> list[str]:
+def _paper_row(cells: Mapping[Cell, Summary], figure: str, paper: PaperRow | None, several: bool) -> list[str]:
     some = next(iter(cells.values()))
     answer = [str(some.images), f"{percent(some, 'clean')}" + (f" ({paper.clean})" if paper else "")]
     for kind in ("null", *PAPER_ATTACKS):
@@ -47,26 +45,16 @@ def _paper_row(
     return answer
 
 
-def _value(cell: Cell, summary: Summary, figure: str, several: Mapping[str, bool]) -> str:
-    """In percent; with its budget, and the revision of its attack, where others beside it have other ones.
+def _value(cell: Cell, summary: Summary, figure: str, several: bool) -> str:
+    """In percent; with its budget where there are several, and its revision if that is not today's code's.
 
-    A revision that is not that of today's code is told in any case: the attack may be stronger by now.
+    The attack may be stronger by now.
     """
-    told = several[cell.attack.kind] or cell.revision != ATTACKS[cell.attack.kind].revision
+    told = cell.revision != code_revision(cell.attack, cell.served)
     words = [percent(summary, figure)]
-    words += [f"at {cell.queries}"] if several["queries"] else []
+    words += [f"at {cell.queries}"] if several else []
     words += [f"in revision {cell.revision}"] if told else []
     return " ".join(words)
-
-
-def _several(cells: Iterable[Cell]) -> dict[str, bool]:
-    """Whether there are several budgets, as `queries`, and several revisions of each kind of attack, by its name."""
-    budgets: set[int] = set()
-    revisions: dict[str, set[int]] = {}
-    for cell in cells:
-        budgets.add(cell.queries)
-        revisions.setdefault(cell.attack.kind, set()).add(cell.revision)
-    return {"queries": len(budgets) > 1, **{kind: len(found) > 1 for kind, found in revisions.items()}}
 
 
 def _by_images(merged: Merged) -> dict[tuple[str, tuple[int, ...]], dict[Cell, Summary]]:

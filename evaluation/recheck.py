@@ -12,7 +12,10 @@ CHECKS = 9
 FIRST_CHECKS = 2
 """Answers that must both be wrong before the rest is asked for: most lucky hits end here, for a query or two."""
 FIRM = 8
-"""Wrong answers of nine with which there is little left to gain."""
+"""Wrong answers of nine with which there is little left to gain, if nine others say so, too: of many candidates that
+are checked once, the first to get eight is mostly one that was lucky."""
+REVISION = 1
+"""Of these rules; one more whenever they give other results than before, on a random target."""
 LUCK = 10
 """Right answers that a checked candidate starts with, so that one wrong of two is no more than three of nine."""
 
@@ -32,8 +35,16 @@ class Answers(NamedTuple):
 
     @property
     def rates(self) -> Tensor:
-        """How often each is wrong, cautiously: `(R,)` in [0, 1)."""
-        return self.wrong / (self.asked + LUCK)
+        """How often each is wrong, cautiously: `(R,)` in [0, 1). Of more than nine answers, what nine would give."""
+        return self.wrong / self.asked.clamp_min(1) * (counted := self.asked.clamp_max(CHECKS)) / (counted + LUCK)
+
+    def at(self, chosen: Tensor) -> "Answers":
+        """Those about some of the candidates, `(R,)` bool."""
+        return Answers(self.wrong[chosen], self.asked[chosen], self.first[chosen])
+
+    def and_then(self, later: "Answers") -> "Answers":
+        """These and later ones about the same candidates; none of the latter is the first."""
+        return Answers(self.wrong + later.wrong, self.asked + later.asked, self.first)
 
 
 def ask_again(

@@ -17,8 +17,10 @@ from pydantic import (
     model_validator,
 )
 
-from evaluation.attacks import AnyAttack
+from evaluation import recheck
+from evaluation.attacks import AnyAttack, Attack
 from evaluation.ball import Ball
+from evaluation.draws import draws_differ
 from evaluation.errors import EvaluationError
 from evaluation.provenance import Provenance
 from evaluation.trial import Stopping
@@ -55,6 +57,21 @@ class Served(Section):
     precision: str
     over_http: bool = False
 
+    @property
+    def random(self) -> bool:
+        """Whether the same image may get another answer."""
+        return draws_differ(self.defense, self.purifiers)
+
+
+def code_revision(attack: Attack, served: Served) -> int:
+    """Of the code that attacks a target: that of the attack, and where draws differ that of asking again, too."""
+    return attack.revision + (recheck.REVISION if served.random else 0)
+
+
+def _revision(told: Mapping[str, Any]) -> int:
+    """Of a cell that is made now; of one that is wrong anyway, any."""
+    return code_revision(told["attack"], told["served"]) if {"attack", "served"} <= told.keys() else 1
+
 
 class Cell(Section):
     """Everything that decides a result, but for the images.
@@ -62,7 +79,7 @@ class Cell(Section):
     Attributes:
         queries: the budget of each image.
         seed: of the attack's choices and of the defense's draws.
-        revision: of the attack's code; in a record that does not tell, 1.
+        revision: of the code, as `code_revision` has it; in a record that does not tell, 1.
     """
 
     served: Served
@@ -71,7 +88,7 @@ class Cell(Section):
     queries: PositiveInt
     stopping: Stopping
     seed: int
-    revision: PositiveInt = Field(default_factory=lambda told: told["attack"].revision if "attack" in told else 1)
+    revision: PositiveInt = Field(default_factory=_revision)
 
     @model_serializer(mode="wrap")
     def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:

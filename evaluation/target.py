@@ -5,6 +5,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from evaluation.draws import draws_differ
 from models.defenses.defense import Defense
 from models.device import Placement
 from models.randomness import SeededBytes
@@ -24,10 +25,12 @@ class Target(Protocol):
     Attributes:
         deterministic: whether the same image always gets the same answer.
         levels: what each channel of an image is rounded to on the way to it, 255 for 8 bits; none if nothing rounds.
+        coarse: whether it computes in so few digits that less than a level of a pixel is mostly lost on it.
     """
 
     deterministic: bool
     levels: int | None
+    coarse: bool
 
     def scores(self, images: Tensor) -> Tensor:
         """The probabilities of all classes, `(M, classes)`, for `(M, 3, H, W)` float32 in [0, 1]: M queries."""
@@ -59,7 +62,8 @@ class LocalTarget:
         self._owned = (classifier.to(self._device), defense.to(self._device))
         self._served = recorded_classifier(classifier, placement), recorded_defense(defense, placement)
         self._generator = generator
-        self.deterministic = defense.draw(SeededBytes(1, torch.Generator())).shape[1] == 0
+        self.deterministic = not draws_differ(defense.name, defense.purifiers)
+        self.coarse = placement.precision != "float32"
 
     @torch.inference_mode()
     def scores(self, images: Tensor) -> Tensor:

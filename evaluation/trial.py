@@ -8,7 +8,7 @@ from torch import Tensor
 from evaluation.ball import Ball
 from evaluation.criteria import misread
 from evaluation.oracle import Oracle
-from evaluation.recheck import CHECKS, FIRM, FIRST_CHECKS, ask_again
+from evaluation.recheck import CHECKS, FIRM, FIRST_CHECKS, LUCK, Answers, ask_again
 
 PAUSE = 5 * CHECKS
 """Queries between two long checks of an image, so that these take about a sixth of its budget."""
@@ -37,9 +37,9 @@ class Trial:
     rounding alone would carry out of the ball is rounded towards the clean image instead.
 
     When the rule is `confirmed` and the target is random, a hit is asked about again: twice, and if both answers are
-    wrong, up to nine times in all. The image is finished if eight are wrong. Else what was wrong most often is kept,
-    and the attack goes on to make a better one. At the end, up to nine queries that no attack can spend before are
-    asked about its own incumbent.
+    wrong, up to nine times in all; if eight are wrong, nine times more. The image is finished if eight of these are
+    wrong, too. Else what was wrong most often is kept, and the attack goes on to make a better one. At the end, up to
+    nine queries that no attack can spend before are asked about its own incumbent.
 
     Args:
         oracle: whom the attack asks.
@@ -67,7 +67,7 @@ class Trial:
         self.finished = torch.zeros(len(images), dtype=torch.bool)
         self.found = images.clone()
         self._doubts = stopping is Stopping.CONFIRMED and not oracle.target.deterministic
-        self.check_queries = CHECKS if self._doubts else 0
+        self.check_queries = 2 * CHECKS if self._doubts else 0
         self.reserve = min(CHECKS, oracle.budget // QUERIES_PER_RESERVED) if self._doubts else 0
         self._rates = torch.zeros(len(images))
         """How often `found` is wrong, as far as it was asked about again."""
@@ -83,8 +83,13 @@ class Trial:
         rows = torch.arange(len(self.images))
         return rows[self.able(rows, queries)]
 
-    def able(self, rows: Tensor, queries: int = 1) -> Tensor:
-        """Which of `(R,)` images are active, `(R,)` bool."""
+    def able(self, rows: Tensor, queries: int | Tensor = 1) -> Tensor:
+        """Which of `(R,)` images are not finished and have so many queries left: `(R,)` bool.
+
+        Args:
+            rows: `(R,)` int64 on the CPU.
+            queries: for all of them, or `(R,)`, for each.
+        """
         return ~self.finished[rows] & (self.remaining(rows) >= queries)
 
     def scores(self, rows: Tensor, candidates: Tensor) -> Tensor:
@@ -112,6 +117,8 @@ class Trial:
         mine = self._rounded(self.ball.project(incumbents, self.images), self.images)
         if self._doubts:
             self._consider(mine)
+        elif self.stopping is not Stopping.BUDGET:
+            self._look(mine, ~self.ball.contains(incumbents, self.images).cpu())
         own = self.finished | (self._rates > 0)
         return torch.where(own.to(mine.device)[:, None, None, None], self.found, mine)
 
@@ -124,6 +131,13 @@ class Trial:
         new = (self.first_hits[rows] == 0) & (answers.first > 0)
         self.first_hits[rows[new]] = (before + answers.first)[new]
         self._keep(rows, candidates, answers.rates)
+
+    def _look(self, incumbents: Tensor, moved: Tensor) -> None:
+        """Asks about what was moved into the ball, `(N,)` bool, and so never asked about, where a query is left."""
+        rows = self.active()
+        rows = rows[moved[rows]]
+        if len(rows):
+            self.wrong(rows, incumbents[rows, None])
 
     def _rounded(self, candidates: Tensor, centers: Tensor) -> Tensor:
         """`(..., 3, H, W)` as the target sees them; those in the ball stay there, given centers that are rounded."""
@@ -158,9 +172,19 @@ class Trial:
         rows, candidates = rows[due], candidates[due.to(candidates.device)]
         answers = ask_again(self.oracle, self.labels, rows, candidates, self._rates[rows], self.remaining(rows))
         self._keep(rows, candidates, answers.rates)
-        self.finished[rows[answers.wrong >= FIRM]] = True
+        firm = answers.wrong >= FIRM
+        if firm.any():
+            self._check_firm(rows[firm], candidates[firm.to(candidates.device)], answers.at(firm))
         at_length = rows[answers.asked > FIRST_CHECKS]
         self._pause_ends[at_length] = self.oracle.spent[at_length] + PAUSE
+
+    def _check_firm(self, rows: Tensor, candidates: Tensor, before: Answers) -> None:
+        """Asks as often once more about candidates, and is done with those that are as wrong again."""
+        to_reach = torch.full((len(rows),), FIRM / (CHECKS + LUCK))
+        affordable = self.remaining(rows)
+        again = ask_again(self.oracle, self.labels, rows, candidates, to_reach, affordable, first_checks=0)
+        self.found[rows], self._rates[rows] = candidates, before.and_then(again).rates
+        self.finished[rows[again.wrong >= FIRM]] = True
 
     def _keep(self, rows: Tensor, candidates: Tensor, rates: Tensor) -> None:
         """Of each image, the candidate that is wrong most often; of two equal ones the later."""

@@ -21,7 +21,8 @@ class Attack(BaseModel, ABC):
 
     Attributes:
         ball: how far the paper lets it go on 32x32 images.
-        revision: of its code; one more whenever the same settings give other results than before.
+        revision: of its code; one more whenever the same settings give other results than before. What only concerns
+            asking again is told by `recheck.REVISION`.
     """
 
     ball: ClassVar[Ball]

@@ -46,7 +46,7 @@ class Boundary(Attack):
     """
 
     ball: ClassVar[Ball] = L2_ONE
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
     kind: Literal["boundary"] = "boundary"
     spherical_step: Annotated[float, Field(gt=0)] = 0.01
     source_step: Annotated[float, Field(gt=0)] = 0.01
@@ -85,15 +85,12 @@ class Boundary(Attack):
         walk.steps += 1
         able = trial.able(rows)
         asked, nearer = rows[able], nearer[able.to(nearer.device)]
-        wrong = _misread(trial, asked, nearer)
-        walk.note_source(asked, wrong)
-        asked, nearer = asked[wrong], nearer[wrong.to(nearer.device)]
+        kept = _misread(trial, asked, nearer)
         if walk.doubtful:
-            able = trial.able(asked)
-            asked, nearer = asked[able], nearer[able.to(nearer.device)]
-            wrong = _misread(trial, asked, nearer)
-            asked, nearer = asked[wrong], nearer[wrong.to(nearer.device)]
-        current[asked] = nearer
+            again = kept.nonzero().flatten()
+            kept[again] = _misread(trial, asked[again], nearer[again.to(nearer.device)])
+        walk.note_source(asked, kept)
+        current[asked[kept]] = nearer[kept.to(nearer.device)]
 
     def _blend(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
         low = torch.zeros(len(current), device=current.device)

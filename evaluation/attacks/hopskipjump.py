@@ -18,11 +18,16 @@ HALVINGS = 20
 """Of the length of a step until it is misread; 10^-6 of the distance is no step."""
 FEWEST = 10
 """Labels that a direction is worth being estimated from."""
+NEAR = 2.0
+"""Radii of the ball from which the next step may hit."""
 STEPS = 6
 """Queries that most steps need."""
 EIGHT_BITS = 255
-ROUNDED_PROBE = 1.0
-"""In levels a pixel: with less, most of what is asked rounds to the same image."""
+ROUNDED_PROBE = 4.0
+"""In levels a pixel, where the target rounds. With less than one most of what is asked rounds to the same image; the
+search then ends up to half a level to one side of the boundary in every pixel, and the probe has to reach across."""
+COARSE_PROBE = 1.0
+"""The same where it computes in few digits: bfloat16 tells pixels apart that differ by half a level to a whole one."""
 FINEST = 0.5
 """In levels: the change of a pixel that may round to none."""
 
@@ -33,15 +38,16 @@ class HopSkipJump(Attack):
     Nothing is taken for granted: an image that was misread a moment ago may be read rightly now, and the search goes
     on from where it is. Where the target is random, the search may end where one answer was wrong by luck and all
     around are right, and no direction is to be had there; so before each estimate the incumbent is asked about again
-    and moved back out where it is read rightly.
+    and moved back out where it is read rightly. There the search ends at a share of the distance of `gamma` over the
+    numbers of an image, since draws hide the rest, and the probe is as much longer as that is coarser: labels are asked
+    on both sides of the boundary only if the probe reaches as far as the search may be off.
 
     An estimate takes no more queries than leave enough for what mostly comes after it: the step, the search, the last
-    looks. On a random target the search ends at a share of the distance of `gamma` over the numbers of an image, which
-    is the length of a published probe; draws hide the rest. What is handed in of an image that came into the ball is as
+    looks, and asking again about a hit where one is near. What is handed in of an image that came into the ball is as
     far away as the ball allows.
 
     The published distance of the probes is some 10^-4 of an 8-bit level a pixel. Where the target rounds, it is at
-    least one level, and neither the search nor a step goes below half of one.
+    least four levels, and neither the search nor a step goes below half of one; where it computes in few digits, one.
 
     Attributes:
         evaluations: labels that the first gradient is estimated from; the t-th takes sqrt(t) times as many.
@@ -55,7 +61,7 @@ class HopSkipJump(Attack):
     """
 
     ball: ClassVar[Ball] = LINF_EIGHT
-    revision: ClassVar[int] = 4
+    revision: ClassVar[int] = 5
     kind: Literal["hopskipjump"] = "hopskipjump"
     evaluations: PositiveInt = 100
     gamma: Annotated[float, Field(gt=0)] = 1.0
@@ -74,14 +80,14 @@ class HopSkipJump(Attack):
         refresh = 0 if trial.oracle.target.deterministic else self.refresh
         self.search(trial, rows, current)
         iteration = 1
-        afterwards = STEPS + self.search_queries(trial) + (CHECKS + trial.check_queries if refresh else 0)
-        while len(rows := rows[trial.able(rows, FEWEST + afterwards)]):
+        while len(rows := self._able(trial, rows, current, refresh)):
             if refresh and iteration % refresh == 0:
                 footing.regain(trial, rows, current)
-                rows = rows[trial.able(rows, FEWEST + afterwards)]
+                rows = self._able(trial, rows, current, refresh)
             delta = self._delta(trial, current, reach, iteration)
             direction = torch.zeros_like(current)
             wanted = int(self.evaluations * iteration**0.5)
+            afterwards = self._afterwards(trial, current, refresh)[rows]
             affordable = trial.remaining(rows).sub(afterwards).clamp_max(wanted)
             for points in sorted(set(affordable.tolist())):
                 group = rows[affordable == points]
@@ -94,6 +100,16 @@ class HopSkipJump(Attack):
         if not refresh:
             return current
         return footing.end(trial, started, current)
+
+    def _able(self, trial: Trial, rows: Tensor, current: Tensor, refresh: int) -> Tensor:
+        """The rows that have queries for an estimate and for what comes after it."""
+        return rows[trial.able(rows, FEWEST + self._afterwards(trial, current, refresh)[rows])]
+
+    def _afterwards(self, trial: Trial, current: Tensor, refresh: int) -> Tensor:
+        """Queries that are kept for what comes after an estimate, `(N,)` int64 on the CPU."""
+        kept = STEPS + self.search_queries(trial) + (CHECKS if refresh else 0)
+        near = (trial.ball.distance(current, trial.images) <= NEAR * trial.ball.epsilon).cpu()
+        return kept + near * trial.check_queries * (refresh > 0)
 
     def search(self, trial: Trial, rows: Tensor, current: Tensor) -> None:
         """Moves images of `current` to the boundary, on the way to the clean image, by halving."""
@@ -145,10 +161,10 @@ class HopSkipJump(Attack):
     def _delta(self, trial: Trial, current: Tensor, reach: Tensor, iteration: int) -> Tensor:
         """How far around the boundary labels are asked, `(N,)`, as the Euclidean length of the change."""
         size, levels = current[0].numel(), trial.oracle.target.levels
-        factor = self._theta(trial) * (size if trial.ball.norm == "linf" else size**0.5)
+        factor = self._finest(trial) * (size if trial.ball.norm == "linf" else size**0.5)
         delta = torch.full_like(reach, FIRST_DELTA) if iteration == 1 else reach * factor
-        rounded = ROUNDED_PROBE / levels if levels else 0.0
-        return (delta * self.delta_scale).clamp_min(max(self.probe / EIGHT_BITS, rounded) * size**0.5)
+        least = ROUNDED_PROBE / levels if levels else COARSE_PROBE / EIGHT_BITS * trial.oracle.target.coarse
+        return (delta * self.delta_scale).clamp_min(max(self.probe / EIGHT_BITS, least) * size**0.5)
 
     def _direction(
         self, trial: Trial, rows: Tensor, current: Tensor, delta: Tensor, points: int, generator: torch.Generator

@@ -23,6 +23,7 @@ class LinearTarget:
     """
 
     levels: int | None = None
+    coarse = False
 
     def __init__(self, flips: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(7)

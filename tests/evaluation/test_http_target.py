@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 from evaluation.attacks import Square
 from evaluation.cli import app
+from evaluation.draws import WITHOUT_DRAWS
 from evaluation.errors import EvaluationError
 from evaluation.gateway import GatewayResult, GatewayScore, seconds_to_wait
-from evaluation.http_target import WITHOUT_DRAWS, HTTPTarget, Policy, row
+from evaluation.http_target import HTTPTarget, Policy, row
 from evaluation.jobs import Job
 from evaluation.records import Cell
 from evaluation.served import gateway_cell

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import pytest
 
+from evaluation import recheck
 from evaluation.attacks import Square, Transfer
 from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
@@ -93,11 +94,16 @@ def test_a_record_without_a_revision_is_of_the_first_whatever_the_code_is_now(
     assert read_record(path).cell.revision == 1
 
 
-def test_a_cell_has_the_revision_of_the_attack_as_it_is_now() -> None:
+def test_a_cell_has_the_revision_of_the_code_as_it_is_now() -> None:
     settings = {"served": SERVED, "ball": CELL.ball, "queries": 1, "stopping": CELL.stopping, "seed": 0}
 
-    assert Cell.model_validate({**settings, "attack": Square()}).revision == Square.revision
-    assert Cell.model_validate({**settings, "attack": NewSquare()}).revision == NewSquare.revision
+    single = SERVED.model_copy(update={"purifiers": SERVED.purifiers[:1]})
+    undefended = SERVED.model_copy(update={"defense": "none", "purifiers": ()})
+    for attack in (Square(), NewSquare()):
+        assert Cell.model_validate({**settings, "attack": attack}).revision == attack.revision + recheck.REVISION
+        for served in (single, undefended):
+            cell = Cell.model_validate({**settings, "served": served, "attack": attack})
+            assert cell.revision == attack.revision
 
 
 def test_the_hash_of_a_surrogate_is_part_of_a_cell_and_comes_back(tmp_path: Path) -> None:

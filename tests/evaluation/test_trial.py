@@ -17,6 +17,7 @@ class ScriptedTarget:
     """Says what its script says: 1 is wrong, 0 is right."""
 
     deterministic = False
+    coarse = False
 
     def __init__(self, script: list[int], levels: int | None = None) -> None:
         self.script = iter(script)
@@ -63,12 +64,14 @@ def test_a_misread_image_outside_of_the_ball_is_no_hit() -> None:
         ([0], False),
         ([1, 0], False),
         ([1, 1, 0, 0, 1, 1, 1, 1, 1], False),
-        ([1, 1, 0, 1, 1, 1, 1, 1, 1], True),
-        ([1, 1, 1, 1, 1, 1, 1, 1, 1], True),
+        ([1, 1, 0, 1, 1, 1, 1, 1, 1, *[0, 1, 0]], False),
+        ([1, 1, 1, 1, 1, 1, 1, 1, 1, *[1, 1, 1, 1, 1, 0, 1, 0]], False),
+        ([1, 1, 0, 1, 1, 1, 1, 1, 1, *[1, 1, 0, 1, 1, 1, 1, 1, 1]], True),
+        ([1, 1, 1, 1, 1, 1, 1, 1, 1, *[1, 1, 1, 1, 1, 1, 1, 1, 1]], True),
     ],
 )
-def test_an_image_is_finished_if_eight_of_nine_further_answers_are_wrong(checks: list[int], finished: bool) -> None:
-    one = trial([1, *checks])
+def test_an_image_is_finished_if_twice_eight_of_nine_answers_are_wrong_again(checks: list[int], finished: bool) -> None:
+    one = trial([1, *checks], budget=39)
     ask(one, 0.01)
 
     assert one.first_hits.tolist() == [1]
@@ -80,7 +83,7 @@ SEVEN_OF_NINE = [1, 1, 1, 1, 1, 1, 1, 0, 0]
 
 
 def test_after_a_long_check_hits_are_believed_for_a_while_without_another() -> None:
-    script = [1, *SEVEN_OF_NINE, *[1] * (PAUSE - 1), 1, *[1] * 8, 0]
+    script = [1, *SEVEN_OF_NINE, *[1] * (PAUSE - 1), 1, *[1] * 8, 0, 0, *[1] * 8]
     one = trial(script, budget=200)
     for change in [0.01, *[0.02] * (PAUSE - 1)]:
         ask(one, change)
@@ -109,6 +112,27 @@ def test_of_two_candidates_that_are_wrong_as_often_the_later_is_kept() -> None:
     ask(one, 0.02)
 
     torch.testing.assert_close(one.found, CLEAN + 0.02)
+
+
+def test_what_was_lucky_the_first_nine_times_is_given_up_for_what_is_wrong_as_often_by_itself() -> None:
+    """Eight of nine, then two of four: no better than seven of nine, which come after a pause."""
+    script = [1, *[1] * 8, 0, *[1, 0, 1, 0], *[0] * PAUSE, 1, *SEVEN_OF_NINE]
+    one = trial(script, budget=200)
+    for _ in range(PAUSE + 1):
+        ask(one, 0.01)
+    ask(one, 0.02)
+
+    assert not one.finished.any()
+    torch.testing.assert_close(one.found, CLEAN + 0.02)
+
+
+def test_a_second_check_takes_nothing_of_what_is_kept_for_the_end() -> None:
+    one = trial([*[0] * 27, 1, *[1] * 10], budget=40)
+    ask(one, *[0.01] * 27)
+    ask(one, 0.02)
+
+    assert one.oracle.spent.tolist() == [38]
+    assert not one.finished.any()
 
 
 def test_a_check_takes_nothing_of_what_is_kept_for_the_end() -> None:
@@ -161,8 +185,26 @@ def test_what_is_handed_in_is_what_finished_the_image_else_the_incumbent_in_the_
     ask(hit, 0.01)
     ask(open_, 0.01)
 
-    torch.testing.assert_close(hit.hand_in(CLEAN + 1), CLEAN + 0.01)
-    torch.testing.assert_close(open_.hand_in(CLEAN + 1), CLEAN + 0.1)
+    torch.testing.assert_close(hit.hand_in(CLEAN + 0.05), CLEAN + 0.01)
+    torch.testing.assert_close(open_.hand_in(CLEAN + 0.05), CLEAN + 0.05)
+    assert (hit.oracle.spent + open_.oracle.spent).tolist() == [2]
+
+
+@pytest.mark.parametrize("answer", [0, 1])
+def test_an_incumbent_out_of_the_ball_is_asked_about_in_the_ball_before_it_is_handed_in(answer: int) -> None:
+    one = trial([1, answer], stopping=Stopping.HIT)
+    ask(one, 1.0)
+
+    torch.testing.assert_close(one.hand_in(CLEAN + 1), CLEAN + 0.1)
+    assert one.first_hits.tolist() == [2 * answer]
+
+
+def test_nothing_is_asked_about_it_where_no_query_is_left() -> None:
+    one = trial([1], budget=1, stopping=Stopping.HIT)
+    ask(one, 1.0)
+
+    torch.testing.assert_close(one.hand_in(CLEAN + 1), CLEAN + 0.1)
+    assert one.oracle.spent.tolist() == [1]
 
 
 def test_what_was_wrong_again_is_handed_in_where_it_was_so_more_often_than_the_incumbent() -> None:

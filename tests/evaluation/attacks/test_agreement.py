@@ -42,6 +42,7 @@ class Network(nn.Module):
 class NetworkTarget:
     deterministic = True
     levels: int | None = None
+    coarse = False
 
     def __init__(self) -> None:
         self.network = Network()

@@ -18,6 +18,7 @@ class ScriptedTarget:
     """Gives the answers it is told to, one a query, whatever is asked."""
 
     levels: int | None = None
+    coarse = False
     deterministic = False
 
     def __init__(self, wrong: list[int]) -> None:

@@ -21,6 +21,7 @@ class BrightnessTarget:
     """Reads an image by its mean: all uniform noise is gray."""
 
     levels: int | None = None
+    coarse = False
     deterministic = True
 
     def labels(self, images: Tensor) -> Tensor:
