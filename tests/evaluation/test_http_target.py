@@ -268,6 +268,21 @@ def test_defenses_that_draw_are_taken_for_random(server: TroubledServer, bundle_
         assert target.deterministic == (draws.shape[1] == 0)
 
 
+def test_draws_from_one_purifier_are_all_the_same(server: TroubledServer) -> None:
+    server.information |= {"defense": "puridefense", "purifiers": ["only"]}
+
+    with HTTPTarget(server.url) as target:
+        assert target.deterministic
+
+
+@pytest.mark.parametrize(("precision", "coarse"), [("float32", False), ("bfloat16", True), ("int8", True)])
+def test_a_gateway_in_few_digits_is_taken_for_what_it_is(server: TroubledServer, precision: str, coarse: bool) -> None:
+    server.information["precision"] = precision
+
+    with HTTPTarget(server.url) as target:
+        assert target.coarse == coarse
+
+
 def test_a_defense_that_nobody_knows_is_taken_for_random(server: TroubledServer) -> None:
     server.information["defense"] = "of tomorrow"
 

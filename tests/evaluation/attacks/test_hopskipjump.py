@@ -128,3 +128,56 @@ def test_what_the_last_search_on_a_random_target_gave_is_returned(make_trial: Ma
 
     assert int((returned == attack._found[-1]).flatten(1).all(1).sum()) >= 7
     assert len(attack._found) > 2
+
+
+class AnsweredTarget(LinearTarget):
+    """Answers at random now and then, and keeps what it has answered."""
+
+    def __init__(self, flips: float) -> None:
+        super().__init__(flips)
+        self.answers: list[Tensor] = []
+
+    def scores(self, images: Tensor) -> Tensor:
+        scores = super().scores(images)
+        self.answers.append(scores.argmax(1))
+        return scores
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_later_probes_of_a_random_target_get_differing_answers_from_both_sides(
+    make_trial: MakeTrial, norm: Norm
+) -> None:
+    """With a search that ends that early, the published probe would not reach across the boundary."""
+    target = AnsweredTarget(flips=1e-6)
+    trial = make_trial(target, Ball(norm, 1e-4), 1000, Stopping.BUDGET)
+
+    HopSkipJump().run(trial, torch.Generator().manual_seed(3))
+
+    estimates = [answers.view(12, -1) for answers in target.answers if len(answers) in (12 * 141, 12 * 173)]
+    assert len(estimates) == 2
+    for answers in estimates:
+        assert int((answers != answers[:, :1]).any(1).sum()) >= 10
+
+
+@pytest.mark.parametrize(("coarse", "levels", "least"), [(True, None, 1.0), (False, 255, 4.0), (True, 255, 4.0)])
+def test_a_probe_is_not_lost_on_a_target_that_rounds_or_computes_in_few_digits(
+    make_trial: MakeTrial, coarse: bool, levels: int | None, least: float
+) -> None:
+    target = LinearTarget()
+    target.coarse, target.levels = coarse, levels
+    trial = make_trial(target, Ball("linf", 1e-4), 100)
+
+    delta = HopSkipJump()._delta(trial, trial.images, torch.full((12,), 0.03), 5)
+
+    torch.testing.assert_close(delta * 255 / PIXELS**0.5, torch.full((12,), least))
+
+
+def test_only_near_the_ball_queries_are_kept_for_asking_again(make_trial: MakeTrial) -> None:
+    trial = make_trial(LinearTarget(flips=0.01), Ball("linf", 0.01), 400)
+    attack = HopSkipJump()
+
+    far, near = (attack._afterwards(trial, trial.images + distance, refresh=1) for distance in (0.03, 0.015))
+
+    assert (near - far == trial.check_queries).all()
+    assert (near == attack._afterwards(trial, trial.images, refresh=1)).all()
+    assert trial.check_queries == 18
