@@ -36,7 +36,8 @@ EMBEDDED = Path(str(files("models"))) / "bundles" / "cifar10"
 CPU = torch.device("cpu")
 OF_A_BUNDLE = ("bundle", "suite", "defense", "grid", "purifier")
 OF_A_GATEWAY = ("key", "setup")
-"""Options of an attack that say nothing to the other kind of target."""
+OF_ONE_ATTACK = ("attack", "set", "defense", "grid", "purifier", "epsilon", "stopping")
+"""Options that say nothing to the other kind of target, or to a suite."""
 
 
 class Form(StrEnum):
@@ -121,6 +122,8 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
             attack_gateway(url)
         else:
             _require_none(context, OF_A_GATEWAY, "is of a gateway; it needs --url")
+            if suite:
+                _require_none(context, OF_ONE_ATTACK, "is of one attack; a suite has its own")
             attack_bundle()
 
     _guarded(attack_either)
@@ -215,7 +218,7 @@ def _run(campaign: Campaign, sample: Sample) -> None:
 def _require_none(context: typer.Context, names: Sequence[str], reason: str) -> None:
     """Refuses options that would say nothing, rather than to let whoever gave one believe that it counted."""
     for name in names:
-        source = context.get_parameter_source(name)
+        source = context.get_parameter_source("setting" if name == "set" else name)
         if source and source.name == "COMMANDLINE":
             raise EvaluationError(f"--{name} {reason}")
 

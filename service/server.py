@@ -23,7 +23,7 @@ from service.loading import load_engine
 from service.metrics import Metrics
 from service.protocol import ConnectionLimits, GuardedProtocol
 from service.secret_file import read_secret
-from service.settings import Settings
+from service.settings import Settings, embedded_bundle
 
 log = structlog.get_logger()
 
@@ -127,10 +127,18 @@ def run(settings: Settings) -> int:
         read_secret(settings.redis_password_file)
     metrics = Metrics()
     engine = load_engine(settings, metrics)
+    warn_of_public_bundle(settings)
     log.info("bundle_read", bundle=engine.manifest.name, version=engine.manifest.version, device=engine.device)
     server = Server(settings, engine, metrics, hangup=hangup)
     server.run()
     return int(server.dead or not server.started)
+
+
+def warn_of_public_bundle(settings: Settings) -> None:
+    """Logs that purifiers which anybody can download protect nothing, unless only this machine asks, without keys."""
+    served_to_others = settings.keys_file or not _is_loopback(settings.host)
+    if served_to_others and settings.bundle.resolve() == embedded_bundle().resolve():
+        log.warning("public_bundle", reason="anybody can download its purifiers: train a pool of your own")
 
 
 def require_safe_address(settings: Settings) -> None:

@@ -1,8 +1,10 @@
 """Writes a first recipe for a user's own images, and their own classifier if they have one; they edit it from there."""
 
 import json
+import re
+import secrets
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from models.classifiers.torchvision_model import classifiers
@@ -56,6 +58,10 @@ training = {{ peak_learning_rate = 0.1, phases = [{{ epochs = 10, resolution = {
 
 """
 
+POOL = "\n[pool]\n"
+SHIPPED_SEED = re.compile(r"^seed = \d+$", re.MULTILINE)
+MOST_SEEDS = 2**31
+
 
 @dataclass(frozen=True)
 class OwnRecipe:
@@ -68,6 +74,8 @@ class OwnRecipe:
         size: side of the classifier's input, in pixels.
         weights: the file of the classifier; none where it is to be trained.
         architecture: `exported`, or the name of a torchvision network.
+        pool_seed: of the purifiers. Nobody else should know it: who has the images, the classifier and the seed can
+            train the same pool.
     """
 
     name: str
@@ -76,6 +84,7 @@ class OwnRecipe:
     size: int
     weights: Path | None = None
     architecture: str | None = None
+    pool_seed: int = field(default_factory=lambda: secrets.randbelow(MOST_SEEDS))
 
     def text(self) -> str:
         """The recipe in TOML: the user's images and classifier, and the shipped pool for images of their size.
@@ -92,7 +101,9 @@ class OwnRecipe:
             resize=round(self.size * RESIZE) if large else self.size,
         )
         shipped = shipped_recipes()["imagenet-resnet50" if large else "cifar10-resnet18"].read_text(encoding="utf-8")
-        text = head + self._networks() + shipped[shipped.index("\n[pool]\n") :]
+        seed = f"seed = {self.pool_seed}  # drawn for you; keep it secret"
+        pool = SHIPPED_SEED.sub(seed, shipped[shipped.index(POOL) :], count=1)
+        text = head + self._networks() + pool
         check_recipe(tomllib.loads(text), self.name)
         return text
 

@@ -106,6 +106,8 @@ def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Pat
         (["--set", "q=2"], ["square: q"]),
         (["--defense", "none", "--grid", "3"], ["none", "grid"]),
         (["--suite", "everything"], ["everything", "adaptive"]),
+        (["--suite", "pool", "--defense", "none"], ["--defense", "a suite has its own"]),
+        (["--suite", "pool", "--set", "p=0.2"], ["--set", "a suite has its own"]),
         (["--setup", "sticky"], ["--setup", "needs --url"]),
         (["--key", "secret"], ["--key", "needs --url"]),
         (["--purifier", "bim-edsr"], ["bim-edsr"]),

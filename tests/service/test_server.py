@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from service.server import ExposedError, require_safe_address
-from service.settings import Settings
+from service.server import ExposedError, require_safe_address, warn_of_public_bundle
+from service.settings import Settings, embedded_bundle
 
 LOOPBACK = ["127.0.0.1", "127.8.8.8", "localhost", "::1"]
 REACHABLE = ["0.0.0.0", "::", "192.168.1.7", "10.0.0.1", "example.org", ""]
@@ -30,3 +31,27 @@ def test_it_is_served_with_a_keys_file(host: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", REACHABLE)
 def test_it_is_served_if_told_so(host: str) -> None:
     require_safe_address(Settings(host=host, insecure=True))
+
+
+@pytest.mark.parametrize("setting", [{"host": "0.0.0.0", "insecure": True}, {"keys_file": "keys.json"}])
+def test_a_bundle_that_anybody_can_download_is_told_where_it_serves_others(setting: dict[str, object]) -> None:
+    with capture_logs() as lines:
+        warn_of_public_bundle(Settings(**setting))  # type: ignore[arg-type]
+
+    assert [(line["event"], line["log_level"]) for line in lines] == [("public_bundle", "warning")]
+
+
+def test_it_is_not_told_to_who_tries_it_or_serves_another(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        warn_of_public_bundle(Settings())
+        warn_of_public_bundle(Settings(bundle=tmp_path, host="0.0.0.0", insecure=True))
+
+    assert lines == []
+
+
+def test_it_is_told_by_whatever_path_it_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine").symlink_to(embedded_bundle())
+    with capture_logs() as lines:
+        warn_of_public_bundle(Settings(bundle=tmp_path / "mine", host="0.0.0.0", insecure=True))
+
+    assert len(lines) == 1

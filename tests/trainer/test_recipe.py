@@ -242,7 +242,14 @@ def test_large_images_are_scaled_larger_than_their_crop_as_the_field_does(
 
 @pytest.mark.parametrize(("own", "pool"), [("small", "cifar10-resnet18"), ("large", "imagenet-resnet50")])
 def test_the_pool_is_the_shipped_one_for_images_of_that_size(own: str, pool: str, tmp_path: Path) -> None:
-    assert read_text(OWN[own].text(), tmp_path).pool == read_recipe(pool).pool
+    shipped = read_recipe(pool).pool
+    assert read_text(OWN[own].text(), tmp_path).pool == shipped.model_copy(update={"seed": OWN[own].pool_seed})
+
+
+def test_each_recipe_has_a_seed_of_its_own_for_the_pool(tmp_path: Path) -> None:
+    recipes = [OwnRecipe("mine", Path("a"), Path("b"), 64) for _ in range(3)]
+
+    assert len({read_text(one.text(), tmp_path).pool.seed for one in recipes}) == 3
 
 
 def test_a_classifier_that_is_trained_has_a_surrogate_of_another_seed(tmp_path: Path) -> None:
