@@ -20,6 +20,7 @@ from trainer.progress import ProgressBar, TensorBoard
 from trainer.recipe import Recipe, read_recipe
 from trainer.report import print_measured
 from trainer.run import Run
+from trainer.tree import write_tree
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a classifier and a pool, and bundle them.")
 
@@ -215,6 +216,27 @@ def everything(  # noqa: PLR0913, PLR0917 - the options of all steps
     def steps() -> None:
         chosen = _recipe(recipe, settings, train, test)
         Command(chosen, STEPS, run, output, device=device, processes=processes, precision=precision).take()
+
+    _guarded(steps)
+
+
+@app.command()
+def images(
+    output: Annotated[Path, typer.Argument(help="The folder to write, FOLDER/<class>/<number>.png.")],
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    settings: SetOption = None,
+    split: Annotated[Split, typer.Option(help="Images to learn from, or to measure on.")] = "test",
+    skip: Annotated[int, typer.Option(min=0, help="So many of each class are left out, from the first on.")] = 0,
+    per_class: Annotated[
+        int | None, typer.Option(min=1, help="How many of each class, after these; all by default.")
+    ] = None,
+) -> None:
+    """Write the images of a recipe as class folders, such as purigate-evaluate attacks."""
+
+    def steps() -> None:
+        chosen = _recipe(recipe, settings, None, None)
+        written = write_tree(chosen.data.read(split, chosen.preprocessing), output, skip, per_class)
+        typer.echo(f"{output}: {written} images")
 
     _guarded(steps)
 

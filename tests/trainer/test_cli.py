@@ -323,3 +323,16 @@ def test_init_takes_a_program(tree: Path, tmp_path: Path) -> None:
 
     assert CliRunner().invoke(app, ["init", str(written), *images]).exit_code == 0
     assert read_recipe(str(written)).classifier.weights == Path("mine.pt2")
+
+
+def test_the_images_of_a_recipe_become_class_folders(tree: Path, recipe_file: Path, tmp_path: Path) -> None:
+    output = tmp_path / "written"
+    settings = ["--set", f"data={{kind='folder',train='{tree}',test='{tree}'}}"]
+
+    done = CliRunner().invoke(app, ["images", str(output), "--recipe", str(recipe_file), *settings, "--per-class", "2"])
+
+    assert done.exit_code == 0, done.output
+    assert "images" in done.output
+    classes = sorted(one.name for one in tree.iterdir())
+    assert sorted(one.name for one in output.iterdir()) == classes
+    assert {len(list((output / name).iterdir())) for name in classes} == {2}

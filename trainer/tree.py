@@ -1,0 +1,38 @@
+"""Images written as class folders, in which attacks and benchmarks look for theirs."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from trainer.errors import DataError
+from trainer.images import LabeledImages
+
+
+def write_tree(data: LabeledImages, root: Path, skip: int = 0, per_class: int | None = None) -> int:
+    """Writes `root/<class>/<number>.png`, the number being the place of the image among those of its class.
+
+    Args:
+        data: the images.
+        root: a folder that does not exist yet, or is empty.
+        skip: so many of each class are left out, from the first on.
+        per_class: how many of each class at most, after these; all where there is none.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        DataError: something lies in the folder already, or no image is left.
+    """
+    if root.exists() and any(root.iterdir()):
+        raise DataError(f"{root}: something lies here already; name another folder")
+    written = 0
+    for index, name in enumerate(data.classes):
+        members = data.images[data.labels == index]
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for number in range(len(members))[skip : None if per_class is None else skip + per_class]:
+            pixels = members[number].permute(1, 2, 0).contiguous().numpy()
+            Image.fromarray(pixels).save(root / name / f"{number:05}.png")
+            written += 1
+    if not written:
+        raise DataError(f"no class has more than {skip} images")
+    return written
