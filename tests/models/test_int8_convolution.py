@@ -1,5 +1,7 @@
 """Convolutions in 8-bit integers."""
 
+import platform
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +10,10 @@ from torch import Tensor, nn
 
 from models.int8_convolution import Int8Convolution, int8_problem, is_wide
 
-pytestmark = pytest.mark.skipif(int8_problem() is not None, reason=f"no int8 here: {int8_problem()}")
+WITH_ONEDNN = platform.machine() in {"x86_64", "AMD64"} and torch.backends.mkldnn.is_available()
+pytestmark = pytest.mark.skipif(
+    int8_problem() is not None and not WITH_ONEDNN, reason=f"no int8 here: {int8_problem()}"
+)
 
 BYTES = 255
 MIDDLE = 128
