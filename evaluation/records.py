@@ -64,8 +64,13 @@ class Served(Section):
 
 
 def code_revision(attack: Attack, served: Served) -> int:
-    """Of the code that attacks a target: that of the attack, and where draws differ that of asking again, too."""
-    return attack.revision + (recheck.REVISION if served.random else 0)
+    """Of the code that attacks a target: that of the attack, and where draws differ that of asking again, too.
+
+    Draws from a single purifier, which are all the same, were taken for random before: they count one more.
+    """
+    if served.random:
+        return attack.revision + recheck.REVISION
+    return attack.revision + (len(served.purifiers) == 1)
 
 
 def _revision(told: Mapping[str, Any]) -> int:

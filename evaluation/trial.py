@@ -11,7 +11,8 @@ from evaluation.oracle import Oracle
 from evaluation.recheck import CHECKS, FIRM, FIRST_CHECKS, LUCK, Answers, ask_again
 
 PAUSE = 5 * CHECKS
-"""Queries between two long checks of an image, so that these take about a sixth of its budget."""
+"""Queries between two long checks of an image, so that these take about a sixth of its budget; those that go on to a
+second nine more."""
 QUERIES_PER_RESERVED = 20
 """At most one query of so many is kept for the end."""
 ROUNDING = 1e-3
@@ -171,20 +172,21 @@ class Trial:
         due = self.oracle.spent[rows] >= self._pause_ends[rows]
         rows, candidates = rows[due], candidates[due.to(candidates.device)]
         answers = ask_again(self.oracle, self.labels, rows, candidates, self._rates[rows], self.remaining(rows))
-        self._keep(rows, candidates, answers.rates)
-        firm = answers.wrong >= FIRM
+        firm, rates = answers.wrong >= FIRM, answers.rates
         if firm.any():
-            self._check_firm(rows[firm], candidates[firm.to(candidates.device)], answers.at(firm))
+            again = self._check_firm(rows[firm], candidates[firm.to(candidates.device)])
+            rates[firm] = answers.at(firm).and_then(again).rates
+        self._keep(rows, candidates, rates)
         at_length = rows[answers.asked > FIRST_CHECKS]
         self._pause_ends[at_length] = self.oracle.spent[at_length] + PAUSE
 
-    def _check_firm(self, rows: Tensor, candidates: Tensor, before: Answers) -> None:
-        """Asks as often once more about candidates, and is done with those that are as wrong again."""
+    def _check_firm(self, rows: Tensor, candidates: Tensor) -> Answers:
+        """Asks as often once more about candidates, and is done with the images of those that are as wrong again."""
         to_reach = torch.full((len(rows),), FIRM / (CHECKS + LUCK))
         affordable = self.remaining(rows)
         again = ask_again(self.oracle, self.labels, rows, candidates, to_reach, affordable, first_checks=0)
-        self.found[rows], self._rates[rows] = candidates, before.and_then(again).rates
         self.finished[rows[again.wrong >= FIRM]] = True
+        return again
 
     def _keep(self, rows: Tensor, candidates: Tensor, rates: Tensor) -> None:
         """Of each image, the candidate that is wrong most often; of two equal ones the later."""

@@ -46,7 +46,7 @@ class Boundary(Attack):
     """
 
     ball: ClassVar[Ball] = L2_ONE
-    revision: ClassVar[int] = 5
+    revision: ClassVar[int] = 6
     kind: Literal["boundary"] = "boundary"
     spherical_step: Annotated[float, Field(gt=0)] = 0.01
     source_step: Annotated[float, Field(gt=0)] = 0.01
@@ -88,6 +88,9 @@ class Boundary(Attack):
         kept = _misread(trial, asked, nearer)
         if walk.doubtful:
             again = kept.nonzero().flatten()
+            able = trial.able(asked[again])
+            kept[again[~able]] = False
+            again = again[able]
             kept[again] = _misread(trial, asked[again], nearer[again.to(nearer.device)])
         walk.note_source(asked, kept)
         current[asked[kept]] = nearer[kept.to(nearer.device)]

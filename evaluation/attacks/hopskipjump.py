@@ -53,8 +53,8 @@ class HopSkipJump(Attack):
         evaluations: labels that the first gradient is estimated from; the t-th takes sqrt(t) times as many.
         gamma: sets where the search stops and how far around the boundary labels are asked.
         delta_scale: a factor on the latter distance.
-        probe: the least of that distance, in 8-bit levels a pixel (root mean square); for targets whose noise or
-            purification hides smaller changes.
+        probe: the least of that distance, in 8-bit levels a pixel (root mean square), instead of what the target sees
+            of it at least; for targets whose noise or purification hides smaller changes.
         attempts: images that are tried as a start.
         refresh: iterations from one look at the incumbent to the next, where the target is random; 0 for never, as
             published.
@@ -164,7 +164,7 @@ class HopSkipJump(Attack):
         factor = self._finest(trial) * (size if trial.ball.norm == "linf" else size**0.5)
         delta = torch.full_like(reach, FIRST_DELTA) if iteration == 1 else reach * factor
         least = ROUNDED_PROBE / levels if levels else COARSE_PROBE / EIGHT_BITS * trial.oracle.target.coarse
-        return (delta * self.delta_scale).clamp_min(max(self.probe / EIGHT_BITS, least) * size**0.5)
+        return (delta * self.delta_scale).clamp_min((self.probe / EIGHT_BITS or least) * size**0.5)
 
     def _direction(
         self, trial: Trial, rows: Tensor, current: Tensor, delta: Tensor, points: int, generator: torch.Generator

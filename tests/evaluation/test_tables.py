@@ -109,7 +109,7 @@ def test_a_revision_of_the_past_is_told_even_if_it_stands_alone() -> None:
 def test_todays_revision_of_a_random_target_is_not_that_of_another() -> None:
     undefended = cell(served=UNDEFENDED)
 
-    assert cell().revision == undefended.revision + 1
+    assert cell().revision > undefended.revision
     assert "90.0 (" in paper_table({undefended: outcomes(1, 1)}, "any_hit")
     assert "90.0 in revision" in paper_table({cell(revision=undefended.revision): outcomes(1, 1)}, "any_hit")
 
@@ -221,7 +221,7 @@ def test_the_worst_attack_has_its_images_precision_and_clean_accuracy_beside_it(
     worst = line(worst_table({**MERGED, cell(queries=2500, attack=Square(p=0.3)): fewer}), "puridefense", "any-hit")
 
     assert worst.startswith("| puridefense 2x2, K=2 on cifar10 0a1b2c | float32 | asks | any-hit | 25.0 % [")
-    assert worst.endswith(f"] | 75.0 % | 4 | square, p=0.3, 2500 queries, revision {Square.revision + 1} |")
+    assert worst.endswith(f"] | 75.0 % | 4 | square, p=0.3, 2500 queries, revision {cell().revision} |")
 
 
 def test_who_owns_the_weights_is_told_apart_from_who_only_asks() -> None:

@@ -126,6 +126,18 @@ def test_what_was_lucky_the_first_nine_times_is_given_up_for_what_is_wrong_as_of
     torch.testing.assert_close(one.found, CLEAN + 0.02)
 
 
+def test_what_is_given_up_does_not_take_the_place_of_what_is_wrong_more_often() -> None:
+    """Seven of nine are kept; eight of nine and then none of two are less."""
+    script = [1, *SEVEN_OF_NINE, *[0] * PAUSE, 1, 1, 1, 0, 1, 1, 1, 1, 1, 1, 0, 0]
+    one = trial(script, budget=200)
+    for _ in range(PAUSE + 1):
+        ask(one, 0.01)
+    ask(one, 0.02)
+
+    assert one.oracle.spent.tolist() == [len(script)]
+    torch.testing.assert_close(one.found, CLEAN + 0.01)
+
+
 def test_a_second_check_takes_nothing_of_what_is_kept_for_the_end() -> None:
     one = trial([*[0] * 27, 1, *[1] * 10], budget=40)
     ask(one, *[0.01] * 27)

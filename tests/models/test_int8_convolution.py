@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.int8_convolution import Int8Convolution, int8_problem, is_wide
 
-WITH_ONEDNN = platform.machine() in {"x86_64", "AMD64"} and torch.backends.mkldnn.is_available()
+WITH_ONEDNN = platform.machine() in {"x86_64", "AMD64"} and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 pytestmark = pytest.mark.skipif(
     int8_problem() is not None and not WITH_ONEDNN, reason=f"no int8 here: {int8_problem()}"
 )

@@ -9,6 +9,9 @@ from torch import Tensor
 from evaluation.attacks import boundary
 from evaluation.attacks.boundary import WINDOW, Boundary, _Walk
 from evaluation.ball import Ball
+from evaluation.images import Sample
+from evaluation.oracle import Oracle
+from evaluation.trial import Stopping, Trial
 from tests.evaluation.conftest import LinearTarget, MakeTrial
 
 
@@ -32,3 +35,28 @@ def test_the_step_follows_what_is_kept_and_not_what_was_misread_once(
 
 def moved(before: Tensor, after: Tensor) -> bool:
     return not torch.equal(before, after)
+
+
+class PaidForOpenImages(Oracle):
+    """Refuses queries about images that the attack is done with."""
+
+    trial: Trial
+
+    def labels(self, rows: Tensor, candidates: Tensor) -> Tensor:
+        assert not self.trial.finished[rows].any()
+        return super().labels(rows, candidates)
+
+
+@pytest.mark.parametrize("stopping", Stopping)
+@pytest.mark.parametrize("flips", [0.1, 0.5])
+def test_no_query_is_asked_that_the_budget_or_the_rules_do_not_allow(
+    sample: Sample, stopping: Stopping, flips: float
+) -> None:
+    for budget in range(40, 60):
+        oracle = PaidForOpenImages(LinearTarget(flips), len(sample), budget)
+        trial = Trial(oracle, sample.images, sample.labels, Ball("l2", 2.0), stopping)
+        oracle.trial = trial
+
+        Boundary().run(trial, torch.Generator().manual_seed(budget))
+
+        assert (oracle.spent <= budget - trial.reserve).all()
