@@ -24,8 +24,8 @@ from benchmarks.machine import Machine
 from benchmarks.offline import Offline, running_offline
 from benchmarks.systems import Served
 from models.bundle import Bundle, read_bundle, read_manifest
-from models.device import Precision, choose_placement
-from models.inference import classifier_for_inference
+from models.device import PlacementError, Precision, choose_placement
+from models.inference import classifier_for_inference, require_precision
 from service.settings import embedded_bundle
 from trainer.adversary import LEVELS
 from trainer.images import LabeledImages, read_image_folder
@@ -47,6 +47,11 @@ def main(
     """Prints JSON: images a second and their ratio to those in float32; accuracy and agreement with float32."""
     folder = bundle or embedded_bundle()
     names = list(dict.fromkeys([REFERENCE, *precisions.split(",")]))
+    try:
+        for name in names:
+            require_precision(read_bundle(folder).classifier, choose_placement("cpu", name).precision)
+    except PlacementError as error:
+        raise typer.BadParameter(str(error), param_hint="--precisions") from error
     told: dict[str, Any] = {"machine": Machine.here().model_dump(), "rounds": rounds}
     if images:
         told["answers"] = _answers(read_bundle(folder), images, count, names)
@@ -83,9 +88,7 @@ def _figures(found: list[float], reference: list[float]) -> dict[str, float]:
 
 def _answers(bundle: Bundle, images: Path, count: int, names: list[str]) -> dict[str, dict[str, float]]:
     """Of the bare classifier in each precision."""
-    data = read_image_folder(images, bundle.manifest.preprocessing).spread(count)
-    if data.classes != bundle.manifest.labels:
-        raise SystemExit(f"the folders are {data.classes}, the labels of the bundle {bundle.manifest.labels}")
+    data = read_image_folder(images, bundle.manifest.preprocessing, classes=bundle.manifest.labels).spread(count)
     logits = {
         name: _logits(classifier_for_inference(bundle.classifier, choose_placement("cpu", name)), data)
         for name in names

@@ -27,6 +27,7 @@ from evaluation.tables import diversity_table, speed_table, tables
 from evaluation.theory import measure_diversity, read_diversity, write_diversity
 from evaluation.trial import Stopping
 from models.bundle import BundleError
+from models.device import PlacementError
 from models.preprocessing import Preprocessing
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Attack a defense, and tell what is left of it.")
@@ -255,6 +256,6 @@ def _guarded(step: Callable[[], None]) -> None:
     torch.set_flush_denormal(True)
     try:
         step()
-    except (EvaluationError, BundleError, OSError) as error:
+    except (EvaluationError, BundleError, PlacementError, OSError) as error:
         typer.secho(f"error: {error}", err=True, fg=typer.colors.RED)
         sys.exit(1)

@@ -15,7 +15,7 @@ from evaluation.target import LocalTarget
 from models.bundle import read_bundle
 from models.defenses import Defense, build_defense
 from models.defenses.puridefense import PuriDefense
-from models.device import PlacementError, choose_placement
+from models.device import choose_placement
 from models.pool import PurifierPool
 
 SETUP_SIGNS = ".,;=+-_()"
@@ -31,15 +31,12 @@ class LocalServed:
         precision: as `choose_placement` takes it.
 
     Raises:
-        EvaluationError: there is no such device, or it cannot compute in the precision.
+        models.device.PlacementError: there is no such device, or it cannot compute in the precision.
         models.bundle.BundleError: the bundle cannot be served.
     """
 
     def __init__(self, folder: Path, device: str, precision: str) -> None:
-        try:
-            self.placement = choose_placement(device, precision)
-        except PlacementError as error:
-            raise EvaluationError(str(error)) from error
+        self.placement = choose_placement(device, precision)
         self.bundle = read_bundle(folder)
 
     def defense(self, name: str, grid: int | None = None, pool: tuple[str, ...] = ()) -> Defense:

@@ -13,8 +13,9 @@ from torch import Tensor, fx, nn
 
 from models.classifiers.normalization import Normalized
 from models.defenses.defense import Defense
-from models.device import Placement, PrecisionMissingError
+from models.device import Placement, Precision, PrecisionMissingError
 from models.folding import fold_batch_norms
+from models.int8_convolution import is_wide
 from models.purifier import Purifier
 from models.quantization import quantize_convolutions
 
@@ -64,23 +65,36 @@ def classifier_for_inference(classifier: nn.Module, placement: Placement) -> nn.
         placement: of the copy; images and logits are float32 whatever its precision.
 
     Raises:
-        PrecisionMissingError: it is int8, and the classifier is an exported program or has no wide convolution.
+        PrecisionMissingError: as `require_precision` does.
     """
+    require_precision(classifier, placement.precision)
     reduced = placement.precision == "bfloat16"
     network = _network(classifier)
     if is_exported(classifier):
-        if placement.precision == "int8":
-            raise PrecisionMissingError("precision int8: an exported classifier computes as it was exported")
         placed = _placed(classifier, placement.device)
         return Autocast(placed, placement.device) if reduced else placed
     network = fold_batch_norms(network)
     if reduced:
         network = Reduced(network)
-    if placement.precision == "int8" and not quantize_convolutions(network):
-        raise PrecisionMissingError("precision int8: the classifier has no convolution that is wide enough for it")
+    if placement.precision == "int8":
+        quantize_convolutions(network)
     if isinstance(classifier, Normalized):
         network = Normalized(network, classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
     return _placed(network, placement.device).eval().requires_grad_(False)
+
+
+def require_precision(classifier: nn.Module, precision: Precision) -> None:
+    """Refuses a classifier, as a bundle holds it, that cannot be made to compute in a precision.
+
+    Raises:
+        PrecisionMissingError: it is int8, and the classifier is an exported program or has no wide convolution.
+    """
+    if precision != "int8":
+        return
+    if is_exported(classifier):
+        raise PrecisionMissingError("precision int8: an exported classifier computes as it was exported")
+    if not any(is_wide(module) for module in classifier.modules()):
+        raise PrecisionMissingError("precision int8: the classifier has no convolution that is wide enough for it")
 
 
 def is_exported(classifier: nn.Module) -> bool:

@@ -7,6 +7,7 @@ shares its batch, and a scale is never too small for an image that nobody foresa
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 LARGEST_WEIGHT = 64
 """Weights take 7 bits, and a bit: processors without VNNI add two products of a byte and a weight in 16 bits, which
@@ -25,7 +26,8 @@ class Int8Convolution(nn.Module):
     """Computes what a `Conv2d` computes, but for rounding.
 
     Takes and gives `(N, C, H, W)` floats. Integers are summed exactly, so the same image gives the same numbers in any
-    batch. Features that are not finite give numbers that are not finite, for their own image alone.
+    batch. Features that are not finite give numbers that are not finite, for their own image alone. Its packed weights
+    can be neither copied nor pickled.
 
     Args:
         convolution: in float32, one that `is_wide`; stays as it is.
@@ -99,15 +101,18 @@ def is_wide(module: nn.Module) -> bool:
 def int8_problem() -> str | None:
     """Why this processor or this PyTorch cannot compute an `Int8Convolution`; nothing if it can.
 
-    It tries one, with the largest weights and bytes there are.
+    It tries one, with the largest weights and bytes there are, of either sign.
     """
-    convolution = nn.Conv2d(FEWEST_CHANNELS, FEWEST_CHANNELS, 3, padding=1, bias=False)
+    convolution = skip_init(nn.Conv2d, FEWEST_CHANNELS, FEWEST_CHANNELS, 3, padding=1, bias=False)  # type: ignore[no-untyped-call]
     nn.init.ones_(convolution.weight)
     features = torch.ones(1, FEWEST_CHANNELS, 4, 4)
     try:
         with torch.inference_mode():
-            computed = Int8Convolution(convolution, signed=False)(features)
-            expected = convolution(features)
+            pairs = [
+                (Int8Convolution(convolution, signed=signed)(seen), convolution(seen))
+                for signed, seen in ((False, features), (True, features), (True, -features))
+            ]
     except (AttributeError, NotImplementedError, RuntimeError) as error:
         return str(error).splitlines()[0]
-    return None if torch.allclose(computed, expected, rtol=1e-3) else "its integers are wrong here"
+    right = all(torch.allclose(computed, expected, rtol=1e-3) for computed, expected in pairs)
+    return None if right else "its integers are wrong here"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from models.bundle import Bundle, read_bundle
 from models.device import choose_placement
+from models.inference import require_precision
 from service.engine import TorchEngine
 from service.metrics import Metrics
 from service.network_processes import BundleNetworks, network_processes
@@ -43,6 +44,7 @@ def _networks(settings: Settings, bundle: Bundle) -> tuple[Networks, Workers]:
     if settings.networks_socket:
         return shared_networks(settings.networks_socket, bundle.manifest, settings.defense), choose_workers(1, "cpu")
     placement = choose_placement(settings.device, settings.precision)
+    require_precision(bundle.classifier, placement.precision)  # before others begin, to say it at once
     workers = choose_workers(settings.workers, placement.device.type)
     if settings.networks == "processes":
         make = BundleNetworks(settings.bundle, bundle.manifest, settings.defense, placement, workers.threads)

@@ -51,7 +51,7 @@ class Channel(ABC):
 
         Raises:
             NetworksEndedError: it could not be opened, or is retired.
-            BundleError: the bundle cannot be loaded.
+            BundleError, PlacementError: the bundle cannot be loaded, or not in that precision.
         """
         with self._asking:
             if self._retired:
@@ -119,7 +119,7 @@ def receive(pipe: Connection) -> Any:
 
     Raises:
         EOFError, OSError: there is none any more.
-        torch.OutOfMemoryError, FloatingPointError, BundleError, RuntimeError: as the call raised them.
+        torch.OutOfMemoryError, FloatingPointError, BundleError, PlacementError, RuntimeError: as the call raised them.
     """
     kind, answer, told = pipe.recv()
     if kind:

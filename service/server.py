@@ -13,6 +13,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from models.bundle import Manifest, read_manifest
 from service.app import create_app
 from service.dependencies import State
 from service.engine import Engine
@@ -127,17 +128,17 @@ def run(settings: Settings) -> int:
         read_secret(settings.redis_password_file)
     metrics = Metrics()
     engine = load_engine(settings, metrics)
-    warn_of_public_bundle(settings)
+    warn_of_public_bundle(settings, engine.manifest)
     log.info("bundle_read", bundle=engine.manifest.name, version=engine.manifest.version, device=engine.device)
     server = Server(settings, engine, metrics, hangup=hangup)
     server.run()
     return int(server.dead or not server.started)
 
 
-def warn_of_public_bundle(settings: Settings) -> None:
+def warn_of_public_bundle(settings: Settings, manifest: Manifest) -> None:
     """Logs that purifiers which anybody can download protect nothing, unless only this machine asks, without keys."""
     served_to_others = settings.keys_file or not _is_loopback(settings.host)
-    if served_to_others and settings.bundle.resolve() == embedded_bundle().resolve():
+    if served_to_others and manifest.pool == read_manifest(embedded_bundle()).pool:
         log.warning("public_bundle", reason="anybody can download its purifiers: train a pool of your own")
 
 

@@ -56,6 +56,14 @@ def change_bundle(folder: Path, purifiers: Mapping[str, Purifier] | None = None,
     write_manifest(folder, told.model_copy(update={"pool": pool, **keys}))
 
 
+def with_a_narrow_classifier(bundle: Path) -> Path:
+    """The bundle with a classifier whose convolutions have eight channels at most."""
+    config, told = ResNetConfig(width=1, blocks=(1, 1, 1, 1)), read_manifest(bundle).classifier
+    weights = write_weights(bundle, "classifier", config.build(told.classes))
+    change_bundle(bundle, classifier=told.model_copy(update={"architecture": config, "weights": weights}))
+    return bundle
+
+
 class RedisServer:
     """A real Redis on a loopback port, which can be killed, started again and made to hang."""
 

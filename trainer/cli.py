@@ -235,8 +235,10 @@ def images(
 
     def steps() -> None:
         chosen = _recipe(recipe, settings, None, None)
-        written = write_tree(chosen.data.read(split, chosen.preprocessing), output, skip, per_class)
-        typer.echo(f"{output}: {written} images")
+        data = chosen.data.read(split, chosen.preprocessing)
+        for name in data.skipped:
+            typer.echo(f"{name} is damaged and left out")
+        typer.echo(f"{output}: {write_tree(data, output, skip, per_class)} images")
 
     _guarded(steps)
 

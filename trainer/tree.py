@@ -21,18 +21,19 @@ def write_tree(data: LabeledImages, root: Path, skip: int = 0, per_class: int | 
         How many were written.
 
     Raises:
-        DataError: something lies in the folder already, or no image is left.
+        DataError: something lies in the folder already, or no image of a class is left; nothing was written.
     """
     if root.exists() and any(root.iterdir()):
         raise DataError(f"{root}: something lies here already; name another folder")
-    written = 0
-    for index, name in enumerate(data.classes):
-        members = data.images[data.labels == index]
-        (root / name).mkdir(parents=True, exist_ok=True)
-        for number in range(len(members))[skip : None if per_class is None else skip + per_class]:
-            pixels = members[number].permute(1, 2, 0).contiguous().numpy()
-            Image.fromarray(pixels).save(root / name / f"{number:05}.png")
-            written += 1
-    if not written:
-        raise DataError(f"no class has more than {skip} images")
-    return written
+    last = None if per_class is None else skip + per_class
+    chosen = {
+        name: list(enumerate(data.images[data.labels == index]))[skip:last] for index, name in enumerate(data.classes)
+    }
+    empty = [name for name, images in chosen.items() if not images]
+    if empty:
+        raise DataError(f"there are no more than {skip} images of {', '.join(empty)}")
+    for name, images in chosen.items():
+        (root / name).mkdir(parents=True)
+        for number, image in images:
+            Image.fromarray(image.permute(1, 2, 0).contiguous().numpy()).save(root / name / f"{number:05}.png")
+    return sum(map(len, chosen.values()))

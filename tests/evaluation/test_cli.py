@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 
 from evaluation.cli import app
 from evaluation.records import read_records
-from tests.conftest import PURIFIERS, change_bundle, untrained_purifier
+from models.int8_convolution import int8_problem
+from tests.conftest import PURIFIERS, change_bundle, untrained_purifier, with_a_narrow_classifier
 
 Evaluate = Callable[..., Result]
 
@@ -106,8 +107,6 @@ def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Pat
         (["--set", "q=2"], ["square: q"]),
         (["--defense", "none", "--grid", "3"], ["none", "grid"]),
         (["--suite", "everything"], ["everything", "adaptive"]),
-        (["--suite", "pool", "--defense", "none"], ["--defense", "a suite has its own"]),
-        (["--suite", "pool", "--set", "p=0.2"], ["--set", "a suite has its own"]),
         (["--setup", "sticky"], ["--setup", "needs --url"]),
         (["--key", "secret"], ["--key", "needs --url"]),
         (["--purifier", "bim-edsr"], ["bim-edsr"]),
@@ -119,6 +118,31 @@ def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Pat
 )
 def test_a_mistake_is_told(evaluate: Evaluate, arguments: list[str], reasons: list[str]) -> None:
     assert_told(evaluate(*arguments), *reasons)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--attack", "nes"],
+        ["--set", "p=0.2"],
+        ["--defense", "none"],
+        ["--grid", "1"],
+        ["--purifier", "pgd-edsr"],
+        ["--epsilon", "1"],
+        ["--stopping", "hit"],
+    ],
+    ids=lambda option: option[0],
+)
+def test_an_option_of_one_attack_beside_a_suite_is_told(evaluate: Evaluate, option: list[str]) -> None:
+    assert_told(evaluate("--suite", "pool", *option), option[0], "a suite has its own")
+
+
+@pytest.mark.skipif(int8_problem() is not None, reason=f"no int8 here: {int8_problem()}")
+def test_a_classifier_that_cannot_compute_in_the_precision_is_told(
+    evaluate: Evaluate, bundle_folder: Path, tmp_path: Path
+) -> None:
+    narrow = with_a_narrow_classifier(Path(shutil.copytree(bundle_folder, tmp_path / "narrow")))
+    assert_told(evaluate("--bundle", narrow, "--precision", "int8"), "precision int8", "wide enough")
 
 
 @pytest.mark.parametrize(

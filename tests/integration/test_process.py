@@ -13,12 +13,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from models.bundle import read_manifest
-from models.bundle.writer import write_weights
-from models.classifiers import ResNetConfig
 from models.int8_convolution import int8_problem
 from service.keys import KeysFile
-from tests.conftest import change_bundle
+from tests.conftest import with_a_narrow_classifier
 
 if TYPE_CHECKING:
     from tests.integration.conftest import Launch, Process
@@ -41,14 +38,6 @@ class Processes:
     damaged_weights: str
     narrow: "Process"
     secret: str
-
-
-def with_a_narrow_classifier(bundle: Path) -> Path:
-    """The bundle with a classifier whose convolutions have eight channels at most."""
-    config, told = ResNetConfig(width=1, blocks=(1, 1, 1, 1)), read_manifest(bundle).classifier
-    weights = write_weights(bundle, "classifier", config.build(told.classes))
-    change_bundle(bundle, classifier=told.model_copy(update={"architecture": config, "weights": weights}))
-    return bundle
 
 
 @pytest.fixture(scope="module")

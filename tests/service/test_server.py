@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from models.bundle import read_manifest
 from service.server import ExposedError, require_safe_address, warn_of_public_bundle
 from service.settings import Settings, embedded_bundle
 
@@ -33,25 +34,24 @@ def test_it_is_served_if_told_so(host: str) -> None:
     require_safe_address(Settings(host=host, insecure=True))
 
 
+EMBEDDED = read_manifest(embedded_bundle())
+OTHER = EMBEDDED.model_copy(
+    update={"pool": EMBEDDED.pool.model_copy(update={"purifiers": EMBEDDED.pool.purifiers[:3]})}
+)
+
+
 @pytest.mark.parametrize("setting", [{"host": "0.0.0.0", "insecure": True}, {"keys_file": "keys.json"}])
 def test_a_bundle_that_anybody_can_download_is_told_where_it_serves_others(setting: dict[str, object]) -> None:
+    copied = EMBEDDED.model_copy(update={"name": "mine"})
     with capture_logs() as lines:
-        warn_of_public_bundle(Settings(**setting))  # type: ignore[arg-type]
+        warn_of_public_bundle(Settings(**setting), copied)  # type: ignore[arg-type]
 
     assert [(line["event"], line["log_level"]) for line in lines] == [("public_bundle", "warning")]
 
 
-def test_it_is_not_told_to_who_tries_it_or_serves_another(tmp_path: Path) -> None:
+def test_it_is_not_told_to_who_tries_it_or_serves_another() -> None:
     with capture_logs() as lines:
-        warn_of_public_bundle(Settings())
-        warn_of_public_bundle(Settings(bundle=tmp_path, host="0.0.0.0", insecure=True))
+        warn_of_public_bundle(Settings(), EMBEDDED)
+        warn_of_public_bundle(Settings(host="0.0.0.0", insecure=True), OTHER)
 
     assert lines == []
-
-
-def test_it_is_told_by_whatever_path_it_is_named(tmp_path: Path) -> None:
-    (tmp_path / "mine").symlink_to(embedded_bundle())
-    with capture_logs() as lines:
-        warn_of_public_bundle(Settings(bundle=tmp_path / "mine", host="0.0.0.0", insecure=True))
-
-    assert len(lines) == 1

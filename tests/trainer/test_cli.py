@@ -329,10 +329,27 @@ def test_the_images_of_a_recipe_become_class_folders(tree: Path, recipe_file: Pa
     output = tmp_path / "written"
     settings = ["--set", f"data={{kind='folder',train='{tree}',test='{tree}'}}"]
 
-    done = CliRunner().invoke(app, ["images", str(output), "--recipe", str(recipe_file), *settings, "--per-class", "2"])
+    done = CliRunner().invoke(
+        app,
+        [
+            "images",
+            str(output),
+            "--recipe",
+            str(recipe_file),
+            *settings,
+            "--split",
+            "train",
+            "--skip",
+            "1",
+            "--per-class",
+            "2",
+        ],
+    )
 
     assert done.exit_code == 0, done.output
-    assert "images" in done.output
     classes = sorted(one.name for one in tree.iterdir())
     assert sorted(one.name for one in output.iterdir()) == classes
-    assert {len(list((output / name).iterdir())) for name in classes} == {2}
+    assert {tuple(sorted(file.name for file in (output / name).iterdir())) for name in classes} == {
+        ("00001.png", "00002.png")
+    }
+    assert done.output.endswith(f"{2 * len(classes)} images\n")
