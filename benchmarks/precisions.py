@@ -10,9 +10,7 @@ images in each precision.
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, get_args
 
 import torch
@@ -20,8 +18,9 @@ import typer
 from torch import Tensor
 
 from benchmarks.bodies import blots
+from benchmarks.comparison import BATCHES, Figures, compare
 from benchmarks.machine import Machine
-from benchmarks.offline import Offline, running_offline
+from benchmarks.offline import running_offline
 from benchmarks.systems import Served
 from models.bundle import Bundle, read_bundle, read_manifest
 from models.device import PlacementError, Precision, choose_placement
@@ -31,8 +30,6 @@ from trainer.adversary import LEVELS
 from trainer.images import LabeledImages, read_image_folder
 from trainer.inference import accuracy
 
-BATCHES = (1, 8, 32)
-DEFENSES = ("none", "puridefense")
 REFERENCE: Precision = "float32"
 
 
@@ -47,43 +44,28 @@ def main(
     """Prints JSON: images a second and their ratio to those in float32; accuracy and agreement with float32."""
     folder = bundle or embedded_bundle()
     names = list(dict.fromkeys([REFERENCE, *precisions.split(",")]))
+    served = read_bundle(folder)
     try:
         for name in names:
-            require_precision(read_bundle(folder).classifier, choose_placement("cpu", name).precision)
+            require_precision(served.classifier, choose_placement("cpu", name).precision)
     except PlacementError as error:
         raise typer.BadParameter(str(error), param_hint="--precisions") from error
     told: dict[str, Any] = {"machine": Machine.here().model_dump(), "rounds": rounds}
     if images:
-        told["answers"] = _answers(read_bundle(folder), images, count, names)
+        told["answers"] = _answers(served, images, count, names)
     told["images_per_second"] = _speeds(folder, names, rounds, seconds)
     typer.echo(json.dumps(told, indent=2))
 
 
-def _speeds(folder: Path, names: list[str], rounds: int, seconds: float) -> dict[str, dict[str, dict[str, float]]]:
+def _speeds(folder: Path, names: list[str], rounds: int, seconds: float) -> Figures:
     size = read_manifest(folder).preprocessing
     contents = [content for content, _ in blots(size.height, size.width)]
-    rates: dict[str, dict[str, list[float]]] = {}
     with ExitStack() as stack:
-        engines: dict[str, Offline] = {
+        engines = {
             name: stack.enter_context(running_offline(Served(folder, "cpu", precision=name), contents))
             for name in names
         }
-        for _ in range(rounds):
-            for defense, batch in product(DEFENSES, BATCHES):
-                for name, engine in engines.items():
-                    _, rate = engine.rate(defense, seconds, batch)
-                    rates.setdefault(f"{defense}, batch {batch}", {}).setdefault(name, []).append(rate)
-    return {kind: {name: _figures(found, by[REFERENCE]) for name, found in by.items()} for kind, by in rates.items()}
-
-
-def _figures(found: list[float], reference: list[float]) -> dict[str, float]:
-    ratios = [one / other for one, other in zip(found, reference, strict=True)]
-    return {
-        "median": round(median(found), 1),
-        "over_float32": round(median(ratios), 3),
-        "least": round(min(ratios), 3),
-        "most": round(max(ratios), 3),
-    }
+        return compare(engines, REFERENCE, "over_float32", rounds, seconds)
 
 
 def _answers(bundle: Bundle, images: Path, count: int, names: list[str]) -> dict[str, dict[str, float]]:

@@ -9,21 +9,18 @@ In each round all divisions take turns, while the others wait.
 import json
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import typer
 
 from benchmarks.bodies import blots
+from benchmarks.comparison import compare
 from benchmarks.machine import Machine
 from benchmarks.offline import running_offline
 from benchmarks.systems import Served
 from models.bundle import read_manifest
 from service.settings import embedded_bundle
 from service.workers import choose_workers
-
-BATCHES = (1, 8, 32)
-DEFENSES = ("none", "puridefense")
 
 
 def main(
@@ -37,33 +34,16 @@ def main(
     contents = [content for content, _ in blots(size.height, size.width)]
     most = choose_workers(None, "cpu").count
     counts = sorted({1, max(1, most // 2), most})
-    rates: dict[str, dict[int, list[float]]] = {}
     with ExitStack() as stack:
         divisions = {
-            count: stack.enter_context(running_offline(Served(folder, "cpu"), contents, count)) for count in counts
+            str(count): stack.enter_context(running_offline(Served(folder, "cpu"), contents, count)) for count in counts
         }
-        for _ in range(rounds):
-            for defense in DEFENSES:
-                for batch in BATCHES:
-                    for count, division in divisions.items():
-                        _, rate = division.rate(defense, seconds, batch)
-                        rates.setdefault(f"{defense}, batch {batch}", {}).setdefault(count, []).append(rate)
-    result = {name: {str(count): _figures(found, by[1]) for count, found in by.items()} for name, by in rates.items()}
+        result = compare(divisions, "1", "over_one_worker", rounds, seconds)
     told = {"machine": Machine.here().model_dump(), "rounds": rounds, "images_per_second": result}
     text = json.dumps(told, indent=2)
     typer.echo(text)
     if output:
         output.write_text(text + "\n")
-
-
-def _figures(found: list[float], alone: list[float]) -> dict[str, float]:
-    ratios = [one / other for one, other in zip(found, alone, strict=True)]
-    return {
-        "median": round(median(found), 1),
-        "over_one_worker": round(median(ratios), 3),
-        "least": round(min(ratios), 3),
-        "most": round(max(ratios), 3),
-    }
 
 
 if __name__ == "__main__":

@@ -30,11 +30,7 @@ def test_the_step_follows_what_is_kept_and_not_what_was_misread_once(
 
     factor = attack.adaptation if grows else 1 / attack.adaptation
     torch.testing.assert_close(walk.source, torch.full((len(current),), attack.source_step * factor))
-    assert moved(before, current) == grows
-
-
-def moved(before: Tensor, after: Tensor) -> bool:
-    return not torch.equal(before, after)
+    assert torch.equal(before, current) != grows
 
 
 class PaidForOpenImages(Oracle):
