@@ -16,7 +16,7 @@ from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
 from evaluation.http_target import HTTPTarget
 from evaluation.images import Sample, read_sample
-from evaluation.jobs import SUITES, Job
+from evaluation.jobs import SUITES, Job, Subject
 from evaluation.progress import watched
 from evaluation.records import merge, read_records
 from evaluation.report import tell
@@ -36,7 +36,7 @@ DEFAULT_RECORDS = Path("runs/records")
 EMBEDDED = Path(str(files("models"))) / "bundles" / "cifar10"
 CPU = torch.device("cpu")
 OF_A_BUNDLE = ("bundle", "suite", "defense", "grid", "purifier")
-OF_A_GATEWAY = ("key", "setup")
+OF_A_GATEWAY = ("key", "sticky", "setup")
 OF_ONE_ATTACK = ("attack", "set", "defense", "grid", "purifier", "epsilon", "stopping")
 """Options that say nothing to the other kind of target, or to a suite."""
 
@@ -72,10 +72,13 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
     ] = None,
     url: Annotated[str | None, typer.Option(help="A running gateway to attack instead of a bundle.")] = None,
     key: Annotated[str | None, typer.Option(help="API key of that gateway.")] = None,
+    sticky: Annotated[
+        bool, typer.Option("--sticky", help="That gateway's draws are sticky: the same image is always answered alike.")
+    ] = False,
     setup: Annotated[
         str,
         typer.Option(
-            help="What of that gateway its /info does not tell, such as 'sticky' or 'shadow'. Records of another setup "
+            help="What of that gateway its /info does not tell, such as 'shadow'. Records of another setup "
             "are not taken for this one's."
         ),
     ] = "",
@@ -98,7 +101,7 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
 
     def attack_gateway(address: str) -> None:
         job = single()
-        with HTTPTarget(address, key) as target:
+        with HTTPTarget(address, key, sticky=sticky) as target:
             size = target.information.input
             shape = Preprocessing(resize=max(size.height, size.width), height=size.height, width=size.width)
             sample = read_sample(data, target.information.labels, shape, images)
@@ -113,7 +116,8 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
         served = LocalServed(bundle, device, precision)
         manifest = served.bundle.manifest
         sample = read_sample(data, manifest.labels, manifest.preprocessing, images)
-        for job in _suite(suite, queries, tuple(served.bundle.purifiers)) if suite else [single()]:
+        subject = Subject(bundle, tuple(served.bundle.purifiers))
+        for job in _suite(suite, queries, subject) if suite else [single()]:
             cell, make = served.cell(job, seed), _maker(served, job)
             _run(Campaign(cell, manifest.version, make, served.placement.device, records, part), sample)
 
@@ -234,10 +238,10 @@ def _maker(served: LocalServed, job: Job) -> MakeTarget:
     return lambda generator: served.target(job, generator)
 
 
-def _suite(name: str, queries: int, purifiers: tuple[str, ...]) -> Sequence[Job]:
+def _suite(name: str, queries: int, subject: Subject) -> Sequence[Job]:
     if name not in SUITES:
         raise EvaluationError(f"no suite is called {name!r}; there are {', '.join(SUITES)}")
-    return list(SUITES[name](queries, purifiers))
+    return list(SUITES[name](queries, subject))
 
 
 def _attack(name: str, settings: list[str]) -> Attack:

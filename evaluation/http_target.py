@@ -63,9 +63,11 @@ class HTTPTarget:
         url: of the gateway.
         key: an API key, where the gateway asks for one.
         sleep: waits so many seconds.
+        sticky: whether its draws are, which it does not tell: then the same image always gets the same answer.
 
     Attributes:
         policy: what the key is told.
+        sticky: as above.
 
     Raises:
         EvaluationError: no gateway answers there, or it does not answer this key.
@@ -73,10 +75,18 @@ class HTTPTarget:
 
     levels: int | None = LEVELS
 
-    def __init__(self, url: str, key: str | None = None, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+        *,
+        sticky: bool = False,
+    ) -> None:
         self._gateway = Gateway(url, key, sleep)
         told = self.information
-        self.deterministic = not draws_differ(told.defense, told.purifiers)
+        self.sticky = sticky
+        self.deterministic = sticky or not draws_differ(told.defense, told.purifiers)
         self.coarse = told.precision != "float32"
         self._classes = len(told.labels)
         try:

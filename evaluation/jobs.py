@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 from evaluation.attacks import (
     APGD,
@@ -14,6 +15,7 @@ from evaluation.attacks import (
     PopSkipJump,
     SimBA,
     Square,
+    Transfer,
 )
 from evaluation.ball import Ball
 from evaluation.trial import Stopping
@@ -61,11 +63,24 @@ class Job:
     pool: tuple[str, ...] = ()
 
 
-Suite = Callable[[int, tuple[str, ...]], Iterator[Job]]
-"""From a budget and the names of the purifiers of a bundle."""
+@dataclass(frozen=True)
+class Subject:
+    """What a suite attacks.
+
+    Attributes:
+        folder: of the bundle.
+        purifiers: the names of all that it has.
+    """
+
+    folder: Path
+    purifiers: tuple[str, ...]
 
 
-def table(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa: ARG001
+Suite = Callable[[int, Subject], Iterator[Job]]
+"""From the budget of each image and what is attacked."""
+
+
+def table(queries: int, subject: Subject) -> Iterator[Job]:  # noqa: ARG001
     """Table 2: every defense against five attacks and the null attack, at the budget; then at 200 queries."""
     attacks: tuple[Attack, ...] = (NES(), SimBA(), Square(), Boundary(), HopSkipJump())
     for defense in TABLE_DEFENSES:
@@ -76,11 +91,19 @@ def table(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa: A
             yield Job(defense, attack, FIRST_BUDGET)
 
 
-def adaptive(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa: ARG001
-    """What was built against random defenses, on the pool: averaging, larger steps, noisy search, the white box."""
+def adaptive(queries: int, subject: Subject) -> Iterator[Job]:
+    """What was built against random defenses, on the pool: averaging, larger steps, noisy search, gradients.
+
+    Those who bring a network bring the worst one: the classifier itself, and then the whole bundle.
+
+    Raises:
+        models.bundle.BundleError: the bundle is not there any more.
+    """
     defense = "puridefense"
     yield Job(defense, Square(refresh=0), queries, Stopping.HIT)
     yield Job(defense, APGD(), queries)
+    yield Job(defense, Transfer(surrogate=subject.folder).resolved(), queries)
+    yield Job(defense, Transfer(surrogate=subject.folder, defense=defense).resolved(), queries)
     for p in SQUARES:
         yield Job(defense, Square(p=p), queries)
     for sigma in SIGMAS:
@@ -96,10 +119,11 @@ def adaptive(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:  # noqa
         yield Job(defense, NES(points=100 * samples, sigma=SIGMAS[0]), queries * samples)
 
 
-def pool(queries: int, purifiers: tuple[str, ...]) -> Iterator[Job]:
+def pool(queries: int, subject: Subject) -> Iterator[Job]:
     """Figures 5, 6, 10 and 11: Square against heuristics, DISCO, the size of the pool, each purifier, the grid."""
     for defense in ("none", "spatial-smoothing", "random-noise", "disco", "puridefense"):
         yield Job(defense, Square(), queries)
+    purifiers = subject.purifiers
     for size in POOL_SIZES:
         if size < len(purifiers):
             yield Job("puridefense", Square(), queries, pool=spread(purifiers, size))

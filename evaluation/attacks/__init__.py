@@ -9,6 +9,7 @@ from evaluation.attacks.attack import Attack
 from evaluation.attacks.boundary import Boundary
 from evaluation.attacks.hopskipjump import HopSkipJump
 from evaluation.attacks.nes import NES
+from evaluation.attacks.nudge import Nudge
 from evaluation.attacks.null import Null
 from evaluation.attacks.popskipjump import PopSkipJump
 from evaluation.attacks.simba import SimBA
@@ -16,11 +17,13 @@ from evaluation.attacks.square import Square
 from evaluation.attacks.transfer import Transfer
 
 AnyAttack = Annotated[
-    Null | NES | SimBA | Square | Boundary | HopSkipJump | PopSkipJump | APGD | Transfer, Field(discriminator="kind")
+    Null | Nudge | NES | SimBA | Square | Boundary | HopSkipJump | PopSkipJump | APGD | Transfer,
+    Field(discriminator="kind"),
 ]
 
 ATTACKS: dict[str, type[Attack]] = {
     "null": Null,
+    "nudge": Nudge,
     "nes": NES,
     "simba": SimBA,
     "square": Square,
@@ -40,6 +43,7 @@ __all__ = [
     "Attack",
     "Boundary",
     "HopSkipJump",
+    "Nudge",
     "Null",
     "PopSkipJump",
     "SimBA",

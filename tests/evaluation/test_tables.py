@@ -7,7 +7,7 @@ import pytest
 from evaluation.attacks import APGD, NES, AnyAttack, Null, SimBA, Square, Transfer
 from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
-from evaluation.jobs import POOL_SIZES, SUITES
+from evaluation.jobs import POOL_SIZES, SUITES, Subject
 from evaluation.paper_table import paper_table
 from evaluation.plots import attacked, draw_all
 from evaluation.provenance import Provenance
@@ -260,7 +260,7 @@ def test_diversity_is_told_for_each_size_and_that_equation_9_is_an_estimate() ->
 
 def test_the_curves_against_the_size_of_the_pool_are_on_the_grid_of_most_sizes() -> None:
     names = tuple("abcdefghijkl")
-    jobs = list(SUITES["pool"](500, names))
+    jobs = list(SUITES["pool"](500, Subject(Path(), names)))
     cells = [
         cell(
             queries=500,

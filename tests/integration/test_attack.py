@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import SecretStr
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
@@ -16,7 +17,10 @@ from evaluation.errors import EvaluationError
 from evaluation.http_target import HTTPTarget
 from evaluation.records import read_records
 from service.keys import KeysFile
+from service.loading import load_engine
+from service.metrics import Metrics
 from service.schemas import Output
+from service.settings import Settings
 
 if TYPE_CHECKING:
     from tests.integration.conftest import FakeEngine, Serve, Service
@@ -270,6 +274,22 @@ def test_records_of_another_setup_are_not_taken_for_those_of_this_one(
     assert sorted(record.cell.served.bundle for record in records) == ["toy 1", "toy 1, setup shadow"]
     spent = sum(outcome.spent for record in records for outcome in record.outcomes)
     assert service.value("queries_total", outcome="answered") == 3 * PROBE + spent + 2 * 3 * JUDGED_ONCE
+
+
+def test_a_gateway_that_is_said_to_be_sticky_is_asked_nothing_twice(
+    serve: "Serve", bundle_folder: Path, attack: Attack, tmp_path: Path
+) -> None:
+    settings = Settings(bundle=bundle_folder, device="cpu", randomness="sticky", sticky_secret=SecretStr("x" * 32))
+    service = serve(load_engine(settings, Metrics()), **settings.model_dump(exclude_unset=True))
+
+    result = attack(service, "--sticky", "--attack", "nudge", "--queries", 30)
+
+    assert result.exit_code == 0, result.output
+    (record,) = read_records([tmp_path / "records"])
+    assert record.cell.served.bundle == "toy 1, sticky"
+    assert {outcome.checks_wrong for outcome in record.outcomes} <= {0, 9}
+    spent = sum(outcome.spent for outcome in record.outcomes)
+    assert service.value("queries_total", outcome="answered") == PROBE + spent + 3 * JUDGED_ONCE
 
 
 def test_queries_that_a_device_fault_lost_are_asked_again(guarded: Guarded, engine: "FakeEngine") -> None:
