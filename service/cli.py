@@ -13,6 +13,7 @@ from rich.table import Table
 
 from models.bundle import BundleError, Manifest, read_manifest
 from models.device import PlacementError
+from service.exposure import ExposedError
 from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs
@@ -20,7 +21,7 @@ from service.network_calls import NetworksEndedError
 from service.network_host import SocketError, host
 from service.schemas import Output
 from service.secret_file import SecretError
-from service.server import ExposedError, run
+from service.server import run
 from service.settings import HostSettings, NetworkSettings, Settings
 
 AnySettings = TypeVar("AnySettings", bound=NetworkSettings)

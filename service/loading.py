@@ -6,6 +6,7 @@ from models.bundle import Bundle, read_bundle
 from models.device import choose_placement
 from models.inference import require_precision
 from service.engine import TorchEngine
+from service.exposure import warn_of_public_bundle
 from service.metrics import Metrics
 from service.network_processes import BundleNetworks, network_processes
 from service.networks import LocalNetworks, Networks
@@ -16,7 +17,7 @@ from service.workers import Workers, choose_workers
 
 
 def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
-    """The bundle of the settings on their device, checked but not yet warmed up.
+    """The bundle of the settings on their device, checked but not yet warmed up; warns where its purifiers are public.
 
     Raises:
         models.bundle.BundleError: the bundle cannot be served.
@@ -26,6 +27,7 @@ def load_engine(settings: Settings, metrics: Metrics) -> TorchEngine:
     """
     bundle = read_bundle(settings.bundle)
     randomness = choose_randomness(settings)
+    warn_of_public_bundle(settings, bundle.manifest)
     networks, workers = _networks(settings, bundle)  # from here on nothing fails, and would leave them behind
     return TorchEngine(
         bundle,

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import ipaddress
 import signal
 import threading
 from collections.abc import Callable
@@ -13,28 +12,24 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from models.bundle import Manifest, read_manifest
 from service.app import create_app
 from service.dependencies import State
 from service.engine import Engine
 from service.errors import GatewayError
+from service.exposure import require_safe_address
 from service.gateway import Gateway
 from service.keys import KeysFile
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.protocol import ConnectionLimits, GuardedProtocol
 from service.secret_file import read_secret
-from service.settings import Settings, embedded_bundle
+from service.settings import Settings
 
 log = structlog.get_logger()
 
 MAX_HEAD_BYTES = 64 * 1024
 KEEP_ALIVE_SECONDS = 75
 """Longer than a load balancer keeps an idle connection, which is 60 s for most, or it would send into a closed one."""
-
-
-class ExposedError(Exception):
-    """The address can be reached from outside and nobody is asked for a key."""
 
 
 class Hangup:
@@ -112,7 +107,7 @@ def run(settings: Settings) -> int:
     """Serves until it is told to stop; gives the exit status.
 
     Raises:
-        ExposedError: the address is not loopback, and neither a key nor `insecure` is configured.
+        service.exposure.ExposedError: the address is not loopback, and neither a key nor `insecure` is configured.
         models.bundle.BundleError: the bundle cannot be served.
         service.keys.KeysFileError: the keys cannot be read.
         models.device.PlacementError: the device does not exist, or cannot compute in the precision.
@@ -128,41 +123,10 @@ def run(settings: Settings) -> int:
         read_secret(settings.redis_password_file)
     metrics = Metrics()
     engine = load_engine(settings, metrics)
-    warn_of_public_bundle(settings, engine.manifest)
     log.info("bundle_read", bundle=engine.manifest.name, version=engine.manifest.version, device=engine.device)
     server = Server(settings, engine, metrics, hangup=hangup)
     server.run()
     return int(server.dead or not server.started)
-
-
-def warn_of_public_bundle(settings: Settings, manifest: Manifest) -> None:
-    """Logs that purifiers which anybody can download protect nothing, unless only this machine asks, without keys."""
-    served_to_others = settings.keys_file or not _is_loopback(settings.host)
-    if served_to_others and manifest.pool == read_manifest(embedded_bundle()).pool:
-        log.warning("public_bundle", reason="anybody can download its purifiers: train a pool of your own")
-
-
-def require_safe_address(settings: Settings) -> None:
-    """Refuses to be reachable from outside by accident.
-
-    Raises:
-        ExposedError: see there.
-    """
-    if settings.insecure or settings.keys_file or _is_loopback(settings.host):
-        return
-    raise ExposedError(
-        f"{settings.host} can be reached from outside and no key is configured: make one with 'purigate keys new', "
-        "name its file with --keys-file, or say --insecure if something else in front of the service asks for keys"
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Config:

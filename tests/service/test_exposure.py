@@ -1,4 +1,4 @@
-"""When the service refuses to be reachable."""
+"""When the service refuses to be reachable, and when it warns."""
 
 from pathlib import Path
 
@@ -6,7 +6,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from models.bundle import read_manifest
-from service.server import ExposedError, require_safe_address, warn_of_public_bundle
+from service.exposure import ExposedError, require_safe_address, warn_of_public_bundle
+from service.loading import load_engine
+from service.metrics import Metrics
 from service.settings import Settings, embedded_bundle
 
 LOOPBACK = ["127.0.0.1", "127.8.8.8", "localhost", "::1"]
@@ -55,3 +57,12 @@ def test_it_is_not_told_to_who_tries_it_or_serves_another() -> None:
         warn_of_public_bundle(Settings(host="0.0.0.0", insecure=True), OTHER)
 
     assert lines == []
+
+
+def test_it_is_told_at_every_load_so_after_a_reload_too() -> None:
+    settings = Settings(host="0.0.0.0", insecure=True, device="cpu", defense="none")
+    for _ in range(2):
+        with capture_logs() as lines:
+            load_engine(settings, Metrics()).close()
+
+        assert [line["event"] for line in lines if line["log_level"] == "warning"] == ["public_bundle"]
