@@ -1,7 +1,7 @@
 """The `purigate-evaluate` command."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -35,7 +35,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="Attack a def
 DEFAULT_RECORDS = Path("runs/records")
 EMBEDDED = Path(str(files("models"))) / "bundles" / "cifar10"
 CPU = torch.device("cpu")
-OF_A_BUNDLE = ("bundle", "suite", "defense", "grid", "purifier")
+OF_A_BUNDLE = ("bundle", "suite", "defense", "grid", "purifier", "device", "precision")
 OF_A_GATEWAY = ("key", "sticky", "setup")
 OF_ONE_ATTACK = ("attack", "set", "defense", "grid", "purifier", "epsilon", "stopping")
 """Options that say nothing to the other kind of target, or to a suite."""
@@ -122,7 +122,7 @@ def robustness(  # noqa: PLR0913, PLR0917 - the options of the command
             _run(Campaign(cell, manifest.version, make, served.placement.device, records, part), sample)
 
     def attack_either() -> None:
-        if url:
+        if url is not None:
             _require_none(context, OF_A_BUNDLE, "is of a bundle; the gateway at --url has its own")
             attack_gateway(url)
         else:
@@ -183,8 +183,10 @@ def table(
     """Tell records as Markdown tables, the paper's numbers beside ours."""
 
     def write() -> None:
-        parts = [tables(merge(read_records(records)))]
+        merged = merge(read_records(records))
         speeds, diversities = read_speed(records), read_diversity(records)
+        _require_any(merged, speeds, diversities)
+        parts = [tables(merged)] if merged else []
         parts += [speed_table(speeds)] if speeds else []
         parts += [diversity_table(diversities)] if diversities else []
         text = "\n".join(parts)
@@ -208,7 +210,9 @@ def plot(
         from evaluation.plots import draw_all  # noqa: PLC0415 - matplotlib takes as long to import as the rest
 
         merged = merge(read_records(records))
-        for path in draw_all(merged, read_speed(records), read_diversity(records), output, form):
+        speeds, diversities = read_speed(records), read_diversity(records)
+        _require_any(merged, speeds, diversities)
+        for path in draw_all(merged, speeds, diversities, output, form):
             typer.echo(path)
 
     _guarded(draw)
@@ -226,6 +230,11 @@ def _require_none(context: typer.Context, names: Sequence[str], reason: str) -> 
         source = context.get_parameter_source("setting" if name == "set" else name)
         if source and source.name == "COMMANDLINE":
             raise EvaluationError(f"--{name} {reason}")
+
+
+def _require_any(*records: Sized) -> None:
+    if not any(map(len, records)):
+        raise EvaluationError("there are no records")
 
 
 def _warn_of_unanswered(queries: int) -> None:

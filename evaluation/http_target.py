@@ -67,7 +67,7 @@ class HTTPTarget:
 
     Attributes:
         policy: what the key is told.
-        sticky: as above.
+        sticky: whether it has draws, and they are.
 
     Raises:
         EvaluationError: no gateway answers there, or it does not answer this key.
@@ -85,8 +85,9 @@ class HTTPTarget:
     ) -> None:
         self._gateway = Gateway(url, key, sleep)
         told = self.information
-        self.sticky = sticky
-        self.deterministic = sticky or not draws_differ(told.defense, told.purifiers)
+        draws = draws_differ(told.defense, told.purifiers)
+        self.sticky = sticky and draws
+        self.deterministic = sticky or not draws
         self.coarse = told.precision != "float32"
         self._classes = len(told.labels)
         try:

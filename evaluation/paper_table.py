@@ -73,10 +73,17 @@ def _as_in_the_paper(cell: Cell) -> bool:
 
 
 def _paper(cell: Cell, whole: Container[Cell]) -> PaperRow | None:
-    """What the paper says of this defense; nothing of other images, and of pools other than the whole one."""
-    if not is_cifar10(cell.served.bundle) or (cell.served.defense == POOL and cell not in whole):
+    """What the paper says of this defense.
+
+    Nothing of other images, of pools other than the whole one, and of gateways that are sticky, hide scores or have a
+    setup of their own: what it measured drew anew for each query and told all scores.
+    """
+    served = cell.served
+    name = served.bundle.partition(" ")[0]
+    other = served.sticky or (served.over_http and "," in served.bundle)
+    if other or not is_cifar10(name) or (served.defense == POOL and cell not in whole):
         return None
-    trained = cell.served.bundle.partition(" ")[0].endswith(ADVERSARIALLY_TRAINED)
+    trained = name.endswith(ADVERSARIALLY_TRAINED)
     return PAPER.get(cell.served.defense + (ADVERSARIALLY_TRAINED if trained else ""))
 
 

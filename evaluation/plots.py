@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from evaluation.attacks import Square
 from evaluation.errors import EvaluationError
 from evaluation.pools import POOL, usual_grids
-from evaluation.records import Cell, Merged, Served
+from evaluation.records import Cell, Merged, Served, code_revision
 from evaluation.speed import SpeedRecord
 from evaluation.summary import any_hit_curve, summarize
 from evaluation.theory import DiversityRecord
@@ -72,7 +72,7 @@ def convergence(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
     figure, axes = _axes("queries", "images without a hit, %")
     for cell in sorted(merged, key=lambda one: (name(one), one.queries)):
         shares = any_hit_curve(merged[cell], cell.queries)
-        axes.plot([100 * share for share in shares], label=f"{name(cell)}, budget {cell.queries}")
+        axes.plot([100 * share for share in shares], label=f"{name(cell)}, budget {cell.queries}{_revision(cell)}")
     axes.set_ylim(0, 100)
     axes.legend()
     return figure
@@ -167,5 +167,11 @@ def _by_bundle(merged: Merged) -> dict[str, Merged]:
 
 
 def _plain(cell: Cell) -> bool:
-    """Whether it is Square with its default settings."""
-    return cell.attack == Square() and cell.ball == cell.attack.ball and cell.stopping is Stopping.CONFIRMED
+    """Whether it is Square with its default settings and the first seed."""
+    standard = cell.attack == Square() and cell.ball == cell.attack.ball
+    return standard and cell.stopping is Stopping.CONFIRMED and cell.seed == 0
+
+
+def _revision(cell: Cell) -> str:
+    """Words about the revision of an attack that is not today's."""
+    return "" if cell.revision == code_revision(cell.attack, cell.served) else f", revision {cell.revision}"

@@ -47,6 +47,7 @@ class Served(Section):
         purifiers: of the pool that draws choose from; empty where the defense has none.
         precision: of the arithmetic.
         over_http: whether a running gateway was attacked.
+        sticky: whether its draws depend on the image alone.
     """
 
     bundle: str
@@ -56,11 +57,17 @@ class Served(Section):
     purifiers: tuple[str, ...]
     precision: str
     over_http: bool = False
+    sticky: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out that draws are not sticky, so that records of before this was noted keep their names."""
+        return {name: value for name, value in plain(self).items() if name != "sticky" or value}
 
     @property
     def random(self) -> bool:
         """Whether the same image may get another answer."""
-        return draws_differ(self.defense, self.purifiers)
+        return draws_differ(self.defense, self.purifiers) and not self.sticky
 
 
 def code_revision(attack: Attack, served: Served) -> int:
@@ -176,12 +183,12 @@ def read_records(folders: Iterable[Path]) -> list[Record]:
     """All records of some folders.
 
     Raises:
-        EvaluationError: a file is no record, or there is none at all.
+        EvaluationError: a file is no record, or a folder is not there.
     """
-    records = [read_record(path) for folder in folders for path in sorted(folder.glob("*.json"))]
-    if not records:
-        raise EvaluationError("there are no records")
-    return records
+    folders = list(folders)
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise EvaluationError(f"there is no folder {', '.join(missing)}")
+    return [read_record(path) for folder in folders for path in sorted(folder.glob("*.json"))]
 
 
 Merged = Mapping[Cell, tuple[Outcome, ...]]
@@ -191,10 +198,14 @@ Merged = Mapping[Cell, tuple[Outcome, ...]]
 def merge(records: Iterable[Record]) -> dict[Cell, tuple[Outcome, ...]]:
     """The outcomes of each cell, from all its records, each image once; of its revisions, the newest alone.
 
+    The order of the records does not matter.
+
     Raises:
-        EvaluationError: two records of one cell are of images of two trees.
+        EvaluationError: two records of one cell, or of one bundle in the same places, are of images of two trees.
     """
     parts: dict[Cell, list[Record]] = {}
+    records = sorted(records, key=lambda one: (one.begin, len(one.outcomes), one.data_sha256))
+    _require_same_images(records)
     for record in records:
         parts.setdefault(record.cell, []).append(record)
     merged = {}
@@ -212,6 +223,16 @@ def _newest(cells: Iterable[Cell]) -> list[Cell]:
         key = cell.model_copy(update={"revision": 1})
         newest[key] = max(newest.get(key, cell), cell, key=lambda one: one.revision)
     return list(newest.values())
+
+
+def _require_same_images(records: Iterable[Record]) -> None:
+    """Refuses what would stand in one row of a table, under one clean accuracy, and is of other images."""
+    seen: dict[tuple[str, int, tuple[int, ...]], Record] = {}
+    for record in records:
+        first = seen.setdefault((record.cell.served.bundle, record.begin, record.indices), record)
+        if record.data_sha256 != first.data_sha256:
+            names = f"{first.name} and {record.name}"
+            raise EvaluationError(f"{names} are of the same places, but not of images of one tree; tell them apart")
 
 
 def _require_one_tree(records: Iterable[Record]) -> None:

@@ -90,7 +90,7 @@ class LocalServed:
 def gateway_cell(target: HTTPTarget, job: Job, seed: int, setup: str = "") -> Cell:
     """What a record says of a job on a running gateway.
 
-    What the key is told, unless that is all scores, sticky draws, and the setup stand behind the name of the bundle.
+    What the key is told, unless that is all scores, and the setup stand behind the name of the bundle.
 
     Args:
         target: the gateway.
@@ -106,7 +106,6 @@ def gateway_cell(target: HTTPTarget, job: Job, seed: int, setup: str = "") -> Ce
     told = target.information
     words = [f"{told.bundle.name} {told.bundle.version}"]
     words += [] if target.policy.whole else [str(target.policy)]
-    words += ["sticky"] if target.sticky else []
     words += [f"setup {setup}"] if setup else []
     served = Served(
         bundle=", ".join(words),
@@ -116,6 +115,7 @@ def gateway_cell(target: HTTPTarget, job: Job, seed: int, setup: str = "") -> Ce
         purifiers=told.purifiers,
         precision=told.precision,
         over_http=True,
+        sticky=target.sticky,
     )
     return _cell(served, job, seed)
 

@@ -24,11 +24,13 @@ class Target(Protocol):
 
     Attributes:
         deterministic: whether the same image always gets the same answer.
+        sticky: whether that is because its draws depend on the image alone, so that another image draws anew.
         levels: what each channel of an image is rounded to on the way to it, 255 for 8 bits; none if nothing rounds.
         coarse: whether it computes in so few digits that less than a level of a pixel is mostly lost on it.
     """
 
     deterministic: bool
+    sticky: bool
     levels: int | None
     coarse: bool
 
@@ -50,6 +52,7 @@ class LocalTarget:
     """
 
     levels: int | None = None
+    sticky = False
 
     def __init__(
         self,

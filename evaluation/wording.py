@@ -17,10 +17,12 @@ def row_name(cell: Cell) -> str:
 def defense_name(cell: Cell) -> str:
     """A defense with its grid and the size of its pool, and the bundle with the networks that it stands on."""
     served = cell.served
-    pool = f" {served.grid}x{served.grid}, K={len(served.purifiers)}" if served.grid else ""
+    patches = f" {served.grid}x{served.grid}," if served.grid else ""
+    pool = f"{patches} K={len(served.purifiers)}" if served.grid or (served.over_http and served.purifiers) else ""
     alone = f" ({served.purifiers[0]})" if len(served.purifiers) == 1 else ""
     networks = f" {served.networks_sha256[:NETWORKS_LENGTH]}" if served.networks_sha256 else ""
-    where = f"on {served.bundle}{networks}{' over HTTP' if served.over_http else ''}"
+    way = (" over HTTP" if served.over_http else "") + (", sticky" if served.sticky else "")
+    where = f"on {served.bundle}{networks}{way}"
     return f"{served.defense}{pool}{alone} {where}"
 
 

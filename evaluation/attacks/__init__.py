@@ -9,7 +9,6 @@ from evaluation.attacks.attack import Attack
 from evaluation.attacks.boundary import Boundary
 from evaluation.attacks.hopskipjump import HopSkipJump
 from evaluation.attacks.nes import NES
-from evaluation.attacks.nudge import Nudge
 from evaluation.attacks.null import Null
 from evaluation.attacks.popskipjump import PopSkipJump
 from evaluation.attacks.simba import SimBA
@@ -17,13 +16,11 @@ from evaluation.attacks.square import Square
 from evaluation.attacks.transfer import Transfer
 
 AnyAttack = Annotated[
-    Null | Nudge | NES | SimBA | Square | Boundary | HopSkipJump | PopSkipJump | APGD | Transfer,
-    Field(discriminator="kind"),
+    Null | NES | SimBA | Square | Boundary | HopSkipJump | PopSkipJump | APGD | Transfer, Field(discriminator="kind")
 ]
 
 ATTACKS: dict[str, type[Attack]] = {
     "null": Null,
-    "nudge": Nudge,
     "nes": NES,
     "simba": SimBA,
     "square": Square,
@@ -43,7 +40,6 @@ __all__ = [
     "Attack",
     "Boundary",
     "HopSkipJump",
-    "Nudge",
     "Null",
     "PopSkipJump",
     "SimBA",

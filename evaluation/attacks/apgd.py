@@ -11,6 +11,7 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from evaluation.attacks.attack import LINF_EIGHT, Attack
+from evaluation.attacks.send import send
 from evaluation.ball import Ball
 from evaluation.criteria import margin
 from evaluation.errors import EvaluationError
@@ -50,21 +51,8 @@ class APGD(Attack):
             draws = 1 if target.deterministic else self.draws
             climb = Climb(target, trial.images[rows], trial.labels[rows], trial.ball, draws)
             adversarial[rows] = climb.run(self.steps, generator)
-            send(trial, rows, adversarial)
+            send(trial, rows, adversarial, generator)
         return adversarial
-
-
-def send(trial: Trial, rows: Tensor, adversarial: Tensor) -> None:
-    """Asks about images of `(N, 3, H, W)`, those of `(R,)` rows, until each is misread; once on a deterministic target.
-
-    Who made an image for nothing is free to send it again: a random target has to read it rightly each time.
-    """
-    rows = rows[trial.able(rows)]
-    while len(rows):
-        trial.wrong(rows, adversarial[rows, None])
-        if trial.oracle.target.deterministic:
-            return
-        rows = rows[trial.able(rows) & (trial.first_hits[rows] == 0)]
 
 
 class Climb:

@@ -9,8 +9,9 @@ import torch
 from pydantic import PositiveInt, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
-from evaluation.attacks.apgd import Climb, send
+from evaluation.attacks.apgd import Climb
 from evaluation.attacks.attack import LINF_EIGHT, Attack
+from evaluation.attacks.send import send
 from evaluation.ball import Ball
 from evaluation.errors import EvaluationError
 from evaluation.target import LocalTarget
@@ -24,7 +25,8 @@ class Transfer(Attack):
     """APGD on another bundle: on its bare classifier, or through its pool.
 
     Attributes:
-        surrogate: folder of that bundle; its labels are those of the target.
+        surrogate: folder of that bundle; its labels are those of the target. Where its networks are known by their
+            hash, only the name of the folder is told and compared, for it may lie elsewhere on another machine.
         defense: what stands before its classifier.
         steps: of the ascent.
         draws: of that defense, averaged into each gradient.
@@ -42,9 +44,18 @@ class Transfer(Attack):
     surrogate_sha256: str | None = None
 
     @model_serializer(mode="wrap")
-    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _told(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leaves out the hash where there is none, so that older records keep their names."""
-        return {name: value for name, value in plain(self).items() if name != "surrogate_sha256" or value}
+        told = plain(self)
+        if self.surrogate_sha256:
+            return {**told, "surrogate": self.surrogate.name}
+        return {name: value for name, value in told.items() if name != "surrogate_sha256"}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Transfer) and self.model_dump_json() == other.model_dump_json()
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
 
     def resolved(self) -> Self:
         """With the hash of the surrogate's networks, if it has none yet.
@@ -81,5 +92,5 @@ class Transfer(Attack):
             count = 1 if own.deterministic else self.draws
             climb = Climb(own, trial.images[rows], trial.labels[rows], trial.ball, count)
             adversarial[rows] = climb.run(self.steps, generator)
-            send(trial, rows, adversarial)
+            send(trial, rows, adversarial, generator)
         return adversarial

@@ -24,6 +24,7 @@ class LinearTarget:
 
     levels: int | None = None
     coarse = False
+    sticky = False
 
     def __init__(self, flips: float = 0.0) -> None:
         generator = torch.Generator().manual_seed(7)

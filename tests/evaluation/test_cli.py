@@ -109,6 +109,7 @@ def test_another_pool_and_grid_can_be_attacked(evaluate: Evaluate, tmp_path: Pat
         (["--suite", "everything"], ["everything", "adaptive"]),
         (["--setup", "sticky"], ["--setup", "needs --url"]),
         (["--key", "secret"], ["--key", "needs --url"]),
+        (["--sticky"], ["--sticky", "needs --url"]),
         (["--purifier", "bim-edsr"], ["bim-edsr"]),
         (["--data", "nowhere"], ["nowhere"]),
         (["--bundle", "nowhere"], ["nowhere"]),
@@ -154,6 +155,8 @@ def test_a_classifier_that_cannot_compute_in_the_precision_is_told(
         (["--grid", "2"], ["--grid", "is of a bundle"]),
         (["--purifier", "pgd-edsr"], ["--purifier", "is of a bundle"]),
         (["--bundle", "mine"], ["--bundle", "is of a bundle"]),
+        (["--device", "cpu"], ["--device", "is of a bundle"]),
+        (["--precision", "float32"], ["--precision", "is of a bundle"]),
     ],
 )
 def test_an_option_that_a_gateway_would_not_heed_is_refused(
@@ -186,6 +189,24 @@ def test_records_become_tables_and_figures(evaluate: Evaluate, tmp_path: Path, b
     assert [one for one in ("Robust accuracy", "Time of a pass", "Diversity") if one not in told.output] == []
     assert {path.name for path in (tmp_path / "figures").iterdir()} >= {"speed-1.svg", "diversity-1.svg"}
     assert drawn.exit_code == 0
+
+
+def test_speed_alone_becomes_a_table_and_a_figure_and_nothing_is_an_error(tmp_path: Path, bundle_folder: Path) -> None:
+    def run(*command: object) -> Result:
+        return CliRunner().invoke(app, list(map(str, command)))
+
+    records = tmp_path / "records"
+    records.mkdir()
+    assert_told(run("table", records), "no records")
+    assert_told(run("plot", records), "no records")
+    assert (
+        run("speed", "--bundle", bundle_folder, "--rounds", 3, "--device", "cpu", "--records", records).exit_code == 0
+    )
+
+    told = run("table", records)
+    assert "Time of a pass" in told.output
+    assert "Robust" not in told.output
+    assert "speed-1.svg" in run("plot", records, "--output", tmp_path / "figures").output
 
 
 def test_a_suite_goes_on_where_it_stopped(evaluate: Evaluate, tmp_path: Path) -> None:

@@ -106,6 +106,28 @@ def test_a_cell_has_the_revision_of_the_code_as_it_is_now() -> None:
             assert cell.revision == attack.revision + more
 
 
+def test_a_surrogate_is_the_same_wherever_it_lies() -> None:
+    here, there, other = (
+        CELL.model_copy(update={"attack": Transfer(surrogate=Path(folder), surrogate_sha256=told)})
+        for folder, told in (("bundle", "ab"), ("/far/away/bundle", "ab"), ("bundle", "cd"))
+    )
+
+    assert here == there != other
+    assert len({here, there, other}) == 2
+    assert here.digest() == there.digest() != other.digest()
+    assert "far" not in there.model_dump_json()
+
+
+def test_sticky_draws_are_told_and_are_no_random_target() -> None:
+    sticky = SERVED.model_copy(update={"over_http": True, "sticky": True})
+    fresh = sticky.model_copy(update={"sticky": False})
+
+    assert "sticky" not in fresh.model_dump_json()
+    assert Served.model_validate_json(sticky.model_dump_json()) == sticky
+    assert fresh.random
+    assert not sticky.random
+
+
 def test_the_hash_of_a_surrogate_is_part_of_a_cell_and_comes_back(tmp_path: Path) -> None:
     old, new, other = (
         CELL.model_copy(update={"attack": Transfer(surrogate=Path("bundle"), surrogate_sha256=told)})
@@ -134,6 +156,20 @@ def test_the_same_places_with_other_images_do_not_merge(trees: tuple[str | None,
 
     assert first.name in str(error.value)
     assert second.name in str(error.value)
+
+
+def test_two_attacks_on_one_bundle_are_told_together_only_if_they_are_on_the_same_images() -> None:
+    other = CELL.model_copy(update={"seed": 1})
+
+    assert merge([record(0, outcome(3)), record(0, outcome(3), cell=other)]).keys() == {CELL, other}
+    with pytest.raises(EvaluationError, match="not of images of one tree"):
+        merge([record(0, outcome(3)), record(0, outcome(3), data="1", cell=other)])
+
+
+def test_what_several_records_tell_of_one_image_does_not_depend_on_their_order() -> None:
+    both = [record(0, outcome(3, spent=7), tree="a"), record(0, outcome(3), outcome(4), tree="a")]
+
+    assert merge(both) == merge(both[::-1])
 
 
 @pytest.mark.parametrize("trees", [("a", "b"), (None, None)])
@@ -165,6 +201,6 @@ def test_a_file_that_is_no_record_is_told_by_its_name(tmp_path: Path, content: s
         read_records([tmp_path])
 
 
-def test_a_folder_without_records_is_told(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="no records"):
-        read_records([tmp_path])
+def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="nowhere"):
+        read_records([tmp_path, tmp_path / "nowhere"])

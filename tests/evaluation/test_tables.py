@@ -231,13 +231,59 @@ def test_who_owns_the_weights_is_told_apart_from_who_only_asks() -> None:
     assert " 0.0 %" in line(table, "puridefense", "any-hit", "owns the weights")
 
 
-def test_who_brings_a_network_is_told_apart_from_both() -> None:
-    transfer = cell(queries=2500, attack=Transfer(surrogate=Path("bundles/other")))
-    table = worst_table({**MERGED, transfer: outcomes(8, 9), cell(queries=2500, attack=APGD()): outcomes(10, 20)})
+def test_who_brings_networks_is_told_apart_from_both_and_by_what_they_are() -> None:
+    bare, pool = (
+        cell(queries=2500, attack=Transfer.model_validate({"surrogate": "bundles/other", "defense": defense}))
+        for defense in ("none", "puridefense")
+    )
+    gradients = {bare: outcomes(8, 9), pool: outcomes(9, 9), cell(queries=2500, attack=APGD()): outcomes(10, 20)}
+    table = worst_table({**MERGED, **gradients})
 
     assert "40.0 %" in line(table, "puridefense", "any-hit", "asks")
-    assert "surrogate=bundles/other" in line(table, "puridefense", "any-hit", "brings a network", "20.0 %")
+    assert "surrogate=bundles/other" in line(table, "puridefense", "any-hit", "brings a classifier |", "20.0 %")
+    assert "10.0 %" in line(table, "puridefense", "any-hit", "brings a classifier and a pool")
     assert " 0.0 %" in line(table, "puridefense", "any-hit", "owns the weights")
+
+
+def test_asking_about_clean_images_is_an_attack_only_where_draws_are_sticky() -> None:
+    sticky = CELL.served.model_copy(update={"over_http": True, "sticky": True, "grid": None})
+    table = worst_table({**MERGED, cell(served=sticky, attack=Null(), queries=2500): outcomes(10, 20)})
+
+    assert "null, 2500 queries" in line(table, "over HTTP, sticky", "any-hit", "asks", " 0.0 %")
+    assert line(table, "K=2 on cifar10 0a1b2c |", "any-hit", "asks", "40.0 %")
+
+
+def test_another_seed_is_told_but_is_neither_the_papers_nor_the_worst() -> None:
+    lucky = {**MERGED, cell(queries=2500, seed=1): outcomes(10, 20)}
+
+    assert worst_table(lucky) == worst_table(MERGED)
+    assert paper_table(lucky, "any_hit") == paper_table(MERGED, "any_hit")
+    assert line(tables(lucky), "seed 1", " 0.0 %")
+
+
+@pytest.mark.parametrize("change", [{"sticky": True}, {"bundle": "cifar10 1, rounded"}, {"bundle": "x 1, cifar10"}])
+def test_gateways_that_are_not_what_the_paper_measured_have_none_of_its_numbers(change: dict[str, object]) -> None:
+    gateway = CELL.served.model_copy(update={"over_http": True, "grid": None, "networks_sha256": None, **change})
+
+    assert "77.3" not in paper_table({cell(served=gateway): outcomes(1, 1)}, "any_hit")
+
+
+def test_a_gateway_that_lost_a_purifier_has_a_row_of_its_own() -> None:
+    whole = CELL.served.model_copy(update={"over_http": True, "grid": None, "purifiers": ("a", "b", "c")})
+    fewer = whole.model_copy(update={"purifiers": ("a", "b")})
+    table = paper_table({cell(served=whole): outcomes(1, 1), cell(served=fewer): outcomes(2, 1)}, "any_hit")
+
+    assert "90.0" in line(table, "K=3")
+    assert "80.0" in line(table, "K=2")
+
+
+def test_a_curve_of_an_older_revision_says_so() -> None:
+    old = cell(served=UNDEFENDED, revision=1)
+    figure = attacked({cell(): outcomes(1, 1), old: outcomes(9, 1)})["convergence-defenses"]
+
+    assert figure is not None
+    labels = [str(curve.get_label()) for curve in figure.axes[0].get_lines()]
+    assert labels == ["none, budget 100, revision 1", "puridefense, budget 100"]
 
 
 def test_every_cell_is_in_the_whole_text() -> None:

@@ -18,6 +18,7 @@ class ScriptedTarget:
 
     deterministic = False
     coarse = False
+    sticky = False
 
     def __init__(self, script: list[int], levels: int | None = None) -> None:
         self.script = iter(script)

@@ -282,11 +282,12 @@ def test_a_gateway_that_is_said_to_be_sticky_is_asked_nothing_twice(
     settings = Settings(bundle=bundle_folder, device="cpu", randomness="sticky", sticky_secret=SecretStr("x" * 32))
     service = serve(load_engine(settings, Metrics()), **settings.model_dump(exclude_unset=True))
 
-    result = attack(service, "--sticky", "--attack", "nudge", "--queries", 30)
+    result = attack(service, "--sticky", "--attack", "null", "--queries", 30)
 
     assert result.exit_code == 0, result.output
     (record,) = read_records([tmp_path / "records"])
-    assert record.cell.served.bundle == "toy 1, sticky"
+    assert record.cell.served.sticky
+    assert not record.cell.served.random
     assert {outcome.checks_wrong for outcome in record.outcomes} <= {0, 9}
     spent = sum(outcome.spent for outcome in record.outcomes)
     assert service.value("queries_total", outcome="answered") == PROBE + spent + 3 * JUDGED_ONCE

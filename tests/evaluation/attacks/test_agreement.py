@@ -43,6 +43,7 @@ class NetworkTarget:
     deterministic = True
     levels: int | None = None
     coarse = False
+    sticky = False
 
     def __init__(self) -> None:
         self.network = Network()

@@ -19,6 +19,7 @@ class ScriptedTarget:
 
     levels: int | None = None
     coarse = False
+    sticky = False
     deterministic = False
 
     def __init__(self, wrong: list[int]) -> None:

@@ -50,7 +50,7 @@ def test_what_is_returned_never_leaves_the_ball_or_the_range_of_pixels(
     assert trial.ball.contains(returned, trial.images).all()
 
 
-@pytest.mark.parametrize("name", sorted({*BLACK_BOX} - {"null", "nudge"}))
+@pytest.mark.parametrize("name", sorted({*BLACK_BOX} - {"null"}))
 def test_every_image_is_hit_where_the_ball_is_large(name: str, make_trial: MakeTrial) -> None:
     attack = ATTACKS[name]()
     target = LinearTarget()

@@ -22,6 +22,7 @@ class BrightnessTarget:
 
     levels: int | None = None
     coarse = False
+    sticky = False
     deterministic = True
 
     def labels(self, images: Tensor) -> Tensor:
