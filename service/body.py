@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
@@ -50,11 +51,14 @@ async def read_images(request: Request, settings: Settings, max_images: int, bod
 
 async def _bounded(request: Request, limit: int, body: Body) -> AsyncGenerator[bytes, None]:
     """The chunks of a body, as long as they stay within `limit` bytes and there is room for them."""
-    declared = request.headers.get("content-length", "")
     too_large = BodyTooLargeError(f"the body has more than {limit} bytes")
-    if declared.isdecimal() and int(declared) > limit:
+    declared = request.headers.get("content-length", "").lstrip("0")
+    if len(declared) > len(str(limit)):  # Python makes no number of thousands of digits
         raise too_large
-    body.expect(int(declared) if declared.isdecimal() else 0)
+    promised = int(declared) if declared.isdecimal() else 0
+    if promised > limit:
+        raise too_large
+    body.expect(promised)
     received = 0
     more = True
     while more:
@@ -77,7 +81,7 @@ class _MultiPartParser(MultiPartParser):
     def __init__(self, request: Request, limit: int, max_images: int, body: Body) -> None:
         self.spool_max_size = limit
         stream = _bounded(request, limit, body)
-        super().__init__(request.headers, stream, max_files=max_images, max_fields=0)
+        super().__init__(_without_charset(request.headers), stream, max_files=max_images, max_fields=0)
         self.whole = False
 
     def on_end(self) -> None:
@@ -106,6 +110,17 @@ async def _read_parts(request: Request, limit: int, max_images: int, body: Body)
     if not images:
         raise MalformedRequestError(f"multipart body: no part is called {FILE_PART!r}")
     return images
+
+
+def _without_charset(headers: Headers) -> Headers:
+    """The content type, whose only parameter is the boundary (RFC 7578, section 4).
+
+    Python never forgets the name of a charset that it looked up, and would be filled with invented ones.
+    """
+    _, parameters = parse_options_header(headers.get("content-type"))
+    boundary = parameters.get(b"boundary", b"").replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    told = f'{MULTIPART}; boundary="{boundary.decode("latin-1")}"' if boundary else MULTIPART
+    return Headers({"content-type": told})
 
 
 def _file(name: str, part: UploadFile | str) -> UploadFile:

@@ -52,15 +52,23 @@ class Errand:
         self._begin = time.perf_counter()
         self._over = False
         self._answering: list[Future[Prediction]] = []
-        self._decoding = [decoders.submit(lane.decoder.decode, one) for one in contents]
+        self._contents = list(contents)
+        self._decoding = [decoders.submit(self._decode, index) for index in range(len(contents))]
         self._follow(self._decoding, self._submit)
 
     def cancel(self) -> None:
-        """Drops what is not begun; nobody waits for it any more."""
+        """Drops what is not begun, and the bytes of it; nobody waits for it any more.
+
+        A task that is cancelled stays in the line before the decoders, which are busy: it must not hold an image.
+        """
         self._over = True
+        self._contents.clear()
         for futures in (self._decoding, self._answering):
             for future in futures:
                 future.cancel()
+
+    def _decode(self, index: int) -> Pixels:
+        return self._lane.decoder.decode(self._contents[index])
 
     def _follow(self, futures: Sequence[Future[Any]], then: Callable[[], None]) -> None:
         """Calls `then` after the last of `futures`, in its thread, or now; tells at once of one that fails."""
@@ -82,10 +90,15 @@ class Errand:
 
     def _submit(self) -> None:
         """Called when the last is decoded."""
+        seconds = time.perf_counter() - self._begin
         whole = all(map(_succeeded, self._decoding))
-        self._on_decoded(time.perf_counter() - self._begin if whole else None)
-        if not whole or self._over:
-            return
+        try:
+            if whole and not self._over:
+                self._queue()
+        finally:  # only now, for until they are in the queue these places are what keeps others out of it
+            self._on_decoded(seconds if whole else None)
+
+    def _queue(self) -> None:
         if self._replaced():
             self._tell(NotReadyError("another bundle came meanwhile", retry_after=1))
             return

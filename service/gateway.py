@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -95,10 +95,11 @@ class Gateway:
         self._reloading = asyncio.Lock()
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._decoding = 0
+        self._reserved = 0
         self._counting = threading.Lock()
         self._drained_by: float | None = None
         metrics.queue_capacity.set(settings.queue_capacity)
-        metrics.queue_depth.set_function(lambda: self._lane.depth)
+        metrics.queue_depth.set_function(self._waiting)
         metrics.pool_size.set_function(lambda: len(self.engine.purifiers))
         self._queries = {name: metrics.queries.labels(name) for name in {ANSWERED, FAILED, *OUTCOMES.values()}}
         self._decode_seconds = metrics.stage_duration.labels("decode")
@@ -114,7 +115,7 @@ class Gateway:
         """Serves queries: not ready until the warm-up is over, and drained at the end."""
         self._loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._decoders)
+            stack.callback(self._decoders.shutdown, wait=False, cancel_futures=True)
             self._lane.start()
             stack.push_async_callback(self._close_lanes)
             warming_up = asyncio.create_task(self._warm_up())
@@ -145,11 +146,39 @@ class Gateway:
             self._queries["rejected"].inc(images)
             raise
 
+    @contextmanager
+    def reserve(self, images: int) -> Iterator[Callable[[], None]]:
+        """Keeps places in the queue for images that are not sent yet, so that nobody else takes them meanwhile.
+
+        Gives what `classify` takes them over with.
+
+        Raises:
+            NotReadyError, QueueFullError: as `refuse_unless_open` does.
+        """
+        self.refuse_unless_open(images)
+        kept = images
+        self._reserved += kept
+
+        def take_over() -> None:
+            nonlocal kept
+            self._reserved -= kept
+            kept = 0
+
+        try:
+            yield take_over
+        finally:
+            take_over()
+
     def begin(self) -> Deadline:
         """The deadline of a request that was read just now."""
         return Deadline(self._settings.request_deadline_ms / 1000)
 
-    async def classify(self, contents: Sequence[bytes], deadline: Deadline | None = None) -> Answers:
+    async def classify(
+        self,
+        contents: Sequence[bytes],
+        deadline: Deadline | None = None,
+        take_over: Callable[[], None] | None = None,
+    ) -> Answers:
         """What the service says of each image, in order; of all of them or an error.
 
         Cancelling the call drops its queries, unless the device has them already.
@@ -157,6 +186,7 @@ class Gateway:
         Args:
             contents: the images as they came.
             deadline: of the request; one that begins now by default.
+            take_over: gives up the places that `reserve` kept for them.
 
         Raises:
             NotReadyError, QueueFullError: refused at once.
@@ -166,6 +196,10 @@ class Gateway:
         """
         outcome = ANSWERED
         try:
+            if take_over:
+                take_over()  # nothing can come between here and their way to the decoders
+            else:
+                self._admit(len(contents))
             return await self._answer(contents, deadline or self.begin())
         except BaseException as error:
             outcome = OUTCOMES.get(type(error), FAILED)
@@ -247,13 +281,16 @@ class Gateway:
         else:
             self.readiness.change(health)
 
+    def _waiting(self) -> int:
+        """Images that have a place in the queue: those in it, and those on their way there."""
+        return self._lane.depth + self._decoding + self._reserved
+
     def _admit(self, images: int) -> None:
         self.readiness.require()
-        if self._lane.depth + self._decoding + images > self._settings.queue_capacity:
+        if self._waiting() + images > self._settings.queue_capacity:
             raise QueueFullError("too many queries wait", self._lane.backlog_seconds())
 
     async def _answer(self, contents: Sequence[bytes], deadline: Deadline) -> Answers:
-        self._admit(len(contents))
         async with deadline.enforced():
             answers = await self._ask(contents, deadline.end)
         if not all(np.isfinite(one.scores).all() for one in answers.predictions):

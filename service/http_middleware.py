@@ -4,15 +4,16 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.errors import PROBLEMS, NotReadyError
 from service.metrics import Metrics
-from service.problems import internal_error
+from service.problems import internal_error, not_ready
 
 log = structlog.get_logger()
 
@@ -21,6 +22,7 @@ SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 UNMATCHED = "unmatched"
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 CLIENT_LEFT = 499
+CONTINUE = b"100-continue"
 LINGER_SECONDS = 1.0
 QUIET_ROUTES = frozenset({"/livez", "/readyz", "/metrics"})
 
@@ -66,15 +68,27 @@ class RequestMiddleware:
         structlog.contextvars.clear_contextvars()  # a pipelined request starts in the context of the one before it
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self.app(scope, reading, send_with_id)
-            except ClientDisconnect:
-                pass
-            except Exception:
-                log.exception("internal_error")
-                if status == CLIENT_LEFT:
-                    await internal_error(request_id)(scope, reading, send_with_id)
+                await self._run(scope, reading, send_with_id, lambda: status != CLIENT_LEFT)
             finally:
                 self._record(scope, status, time.perf_counter() - begin)
+
+    async def _run(self, scope: Scope, receive: Receive, send: Send, has_begun: Callable[[], bool]) -> None:
+        """Has the app answer, and answers in its place where it fails before its answer `has_begun`."""
+        request_id = scope["state"]["request_id"]
+        try:
+            await self.app(scope, receive, send)
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:
+            if has_begun():
+                raise
+            # The server ends and has no time left for this answer: its client, which has not left, is told.
+            self.metrics.rejected.labels(reason=PROBLEMS[NotReadyError].slug).inc()
+            await not_ready(request_id)(scope, receive, send)
+        except Exception:
+            log.exception("internal_error")
+            if not has_begun():
+                await internal_error(request_id)(scope, receive, send)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)
@@ -93,10 +107,13 @@ class Reading:
 
     def __init__(self, headers: Mapping[bytes, bytes], receive: Receive) -> None:
         self.unfinished = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+        self._invites = headers.get(b"expect", b"").lower() == CONTINUE
+        """Whether to receive is to ask the client for its body, which it waits with."""
         self._receive = receive
 
     async def __call__(self) -> Message:
         """The next message."""
+        self._invites = False
         message = await self._receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self.unfinished = False
@@ -104,6 +121,8 @@ class Reading:
 
     async def take_what_came(self) -> None:
         """Reads on without waiting: after a small body, which came with its head, the connection can go on."""
+        if self._invites:
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(0):
                 while self.unfinished:
@@ -114,7 +133,8 @@ class Reading:
 
         Closed at once, the connection would be reset under a client that still sends, and the answer be lost with it.
         """
-        if not self.unfinished or message["type"] != "http.response.body" or message.get("more_body", False):
+        last = message["type"] == "http.response.body" and not message.get("more_body", False)
+        if not last or not self.unfinished or self._invites:
             await send(message)
             return
         await send({**message, "more_body": True})

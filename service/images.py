@@ -11,6 +11,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from models.preprocessing import Pixels, Preprocessing
 from service.errors import TooManyPixelsError, UndecodableImageError, UnsupportedImageTypeError
+from service.segments import require_few_parts
 
 READERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
     "JPEG": JpegImageFile,
@@ -59,9 +60,10 @@ class ImageDecoder:
         Raises:
             UnsupportedImageTypeError: the bytes are of a known format that is not served.
             TooManyPixelsError: the header says more pixels than are accepted.
-            UndecodableImageError: the bytes are no image, or not a whole one.
+            UndecodableImageError: the bytes are no image, not a whole one, or one made to take long.
         """
         expected = served_format(content)
+        require_few_parts(expected, content)
         if expected == "WEBP":
             self._check_size(*webp_size(content))
         try:

@@ -34,7 +34,7 @@ class Metrics:
             buckets=BATCH_BUCKETS,
             registry=self.registry,
         )
-        self.queue_depth = self._gauge("queue_depth", "Queries that wait for the device.")
+        self.queue_depth = self._gauge("queue_depth", "Queries that wait for the device, or are decoded for it.")
         self.queue_capacity = self._gauge("queue_capacity", "Most queries that may wait; a setting.")
         self.waiting_bytes = self._gauge("waiting_bytes", "Bytes of bodies that are read or await their answer.")
         self.rejected = self._counter("rejected", "Requests refused.", "reason")

@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -26,7 +27,7 @@ from models.device import choose_placement, give_back_memory
 from service.network_calls import BATCHES, TOLD_APART, Answer, answer_of
 from service.networks import LocalNetworks, Networks
 from service.settings import HostSettings
-from service.shared_networks import Held, Wanted
+from service.shared_networks import BATCH_SECONDS, Held, Wanted
 from service.workers import choose_workers
 
 log = structlog.get_logger()
@@ -35,6 +36,8 @@ BACKLOG = 128
 OURS_ALONE = 0o177
 """The mask under which the socket is made: whoever can write to it can do what this process can."""
 CALLS = BATCHES | {"warm_up"}
+WATCH_SECONDS = 1.0
+"""Between two looks at the batch that is under way."""
 LEAVING_SECONDS = 5.0
 """That gateways have to leave once they have drained, and a last batch to be done."""
 
@@ -119,15 +122,24 @@ class NetworkHost:
     Args:
         shelf: has the networks.
         device_works: whether the device still does anything.
-        on_lost: called if it does not: only a new process can use it again.
+        on_lost: called if it does not, or a batch hangs: only a new process can use it again.
+        batch_seconds: after which a batch hangs.
 
     Attributes:
         lost: whether that was called.
     """
 
-    def __init__(self, shelf: Shelf, device_works: Callable[[], bool], on_lost: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        device_works: Callable[[], bool],
+        on_lost: Callable[[], None],
+        batch_seconds: float = BATCH_SECONDS,
+    ) -> None:
         self.lost = False
         self._shelf = shelf
+        self._batch_seconds = batch_seconds
+        self._batch_began: float | None = None
         self._device_works = device_works
         self._on_lost = on_lost
         self._turn = threading.Lock()
@@ -149,9 +161,18 @@ class NetworkHost:
         self._shelf.give_back(wanted)
 
     def serve(self, listener: Listener) -> None:
-        """Takes gateways until the process is told to stop."""
+        """Takes gateways until the process is told to stop, and watches their batches."""
+        threading.Thread(target=self.watch, name="watch", daemon=True).start()
         while True:
             self.admit(listener.accept())
+
+    def watch(self) -> None:
+        """Waits until a batch hangs, which no error would tell of; then the device is lost."""
+        while not self.lost:
+            began = self._batch_began
+            if began is not None and time.monotonic() - began > self._batch_seconds:
+                self._lose(f"a batch took more than {self._batch_seconds:g} s")
+            time.sleep(min(WATCH_SECONDS, self._batch_seconds))
 
     def admit(self, pipe: Connection) -> None:
         """Answers a gateway from now on, in a thread."""
@@ -206,9 +227,17 @@ class NetworkHost:
         return True
 
     def _call(self, wanted: Wanted, method: str, arguments: tuple[Any, ...]) -> Any:
+        ask = partial(getattr(self._shelf.find(wanted), method), *arguments)
         # A warm-up may compile for long, and batches go on beside it; two of them could not record graphs at once.
-        with self._turn if method in BATCHES else self._warming_up:
-            return getattr(self._shelf.find(wanted), method)(*arguments)
+        if method not in BATCHES:
+            with self._warming_up:
+                return ask()
+        with self._turn:
+            self._batch_began = time.monotonic()
+            try:
+                return ask()
+            finally:
+                self._batch_began = None
 
     def _send(self, pipe: Connection, answer: Answer) -> None:
         """Sends an answer, and looks at the device if it is an error of an unknown kind."""
@@ -221,11 +250,14 @@ class NetworkHost:
     def _check_device(self) -> None:
         """A fault may be of one batch or of the device, and what it held there is then lost for every batch."""
         if not self.lost and not self._device_works():
-            log.error("device_lost")
-            with self._changed:
-                self.lost = True
-                self._changed.notify_all()
-            self._on_lost()
+            self._lose("it computes nothing after a batch failed")
+
+    def _lose(self, reason: str) -> None:
+        log.error("device_lost", reason=reason)
+        with self._changed:
+            self.lost = True
+            self._changed.notify_all()
+        self._on_lost()
 
 
 def host(settings: HostSettings) -> int:

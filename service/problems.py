@@ -10,8 +10,17 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from service.errors import INTERNAL, PROBLEMS, GatewayError, InvalidParameterError, Problem, RetryableError
+from service.errors import (
+    INTERNAL,
+    PROBLEMS,
+    GatewayError,
+    InvalidParameterError,
+    NotReadyError,
+    Problem,
+    RetryableError,
+)
 from service.metrics import Metrics
+from service.readiness import REASONS, RETRY_AFTER_SECONDS
 from service.schemas import ProblemAnswer
 
 MEDIA_TYPE = "application/problem+json"
@@ -35,6 +44,12 @@ def problem_response(
 def internal_error(request_id: str) -> Response:
     """The answer to an error that nobody foresaw; it tells nothing of the inside."""
     return problem_response(INTERNAL, "the service failed on this request", request_id)
+
+
+def not_ready(request_id: str) -> Response:
+    """The answer to a request that the service, which ends, has no time left for."""
+    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+    return problem_response(PROBLEMS[NotReadyError], REASONS["draining"], request_id, headers)
 
 
 def problem_responses(*errors: type[GatewayError]) -> dict[int | str, dict[str, Any]]:

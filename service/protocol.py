@@ -13,12 +13,15 @@ from typing import Any, cast
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.errors import HEAD_TOO_LARGE, TOO_MANY_CONNECTIONS, Problem
+from service.errors import HEAD_TOO_LARGE, PROBLEMS, TOO_MANY_CONNECTIONS, MalformedRequestError, Problem
 from service.metrics import Metrics
 from service.problems import problem_response
 from service.transport import OnePieceTransport
 
 RETRY_AFTER = "1"
+PROBES = frozenset({b"/livez", b"/readyz"})
+"""What is answered on a connection that is one too many, too: whoever supervises the service would restart it for being
+busy if it got no answer."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class ConnectionLimits:
     Attributes:
         connections: most that are open at once.
         head_seconds: from its first chance to send a request to the end of that request's head.
-        head_bytes: of a head that is not complete yet.
+        head_bytes: of a head that is not complete yet, and of whatever else is no body: what follows a body in chunks.
         metrics: where those that are cut off are counted.
     """
 
@@ -46,15 +49,18 @@ class GuardedProtocol(HttpToolsProtocol):
         self._limits = limits
         self._head_timer: TimerHandle | None = None
         self._head_bytes = 0
+        self._one_too_many = False
         self.idle_since = time.monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Takes a connection, in place of the one that is idle for longest if there are too many."""
+        """Takes a connection, in place of the one that is idle for longest if there are too many.
+
+        Where none is idle, it may ask a probe and nothing else. Until it asks it counts as idle itself, so that there
+        is never more than one such beside those that are being answered.
+        """
         super().connection_made(cast("asyncio.Transport", OnePieceTransport(transport, self.loop)))
-        if len(self.connections) > self._limits.connections and not self._close_an_idle_one():
-            self._refuse(TOO_MANY_CONNECTIONS, "too many connections are open", RETRY_AFTER)
-        else:
-            self._await_head()
+        self._one_too_many = len(self.connections) > self._limits.connections and not self._close_an_idle_one()
+        self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the connection."""
@@ -62,20 +68,41 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads on, unless the head is endless."""
+        """Reads on, unless the head is endless, or what follows a body in chunks."""
         if self.transport.is_closing():
             return
+        self._head_bytes += len(data)  # set back where some of it turns out to be the end of a head, or of a body
         super().data_received(data)
-        if self.between_requests and not self.transport.is_closing():
-            self._head_bytes += len(data)
+        if self.transport.is_closing():
+            return
+        if self.between_requests:
             self._await_head()
-            if self._head_bytes > self._limits.head_bytes:
-                self._refuse(HEAD_TOO_LARGE, f"the head of the request has more than {self._limits.head_bytes} bytes")
+        if self._head_bytes > self._limits.head_bytes:
+            self._refuse_head()
 
     def on_headers_complete(self) -> None:
         """The head is there in time."""
         self._stop_waiting()
-        super().on_headers_complete()
+        too_many = self._one_too_many and len(self.connections) > self._limits.connections
+        if too_many and self.url.partition(b"?")[0] not in PROBES:
+            self._refuse(TOO_MANY_CONNECTIONS, "too many connections are open", RETRY_AFTER)
+        if not self.transport.is_closing():
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Some of a body, which is bounded elsewhere."""
+        self._head_bytes = 0
+        if not self.transport.is_closing():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """The request is there."""
+        if not self.transport.is_closing():
+            super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused like anything else that is malformed."""
+        self._refuse(PROBLEMS[MalformedRequestError], msg)
 
     def on_response_complete(self) -> None:
         """From now on the connection is idle."""
@@ -109,6 +136,14 @@ class GuardedProtocol(HttpToolsProtocol):
         """Nothing was asked yet, so nothing is answered."""
         self._limits.metrics.rejected.labels(reason="head-timeout").inc()
         self.transport.close()
+
+    def _refuse_head(self) -> None:
+        """While an answer is under way nothing can be said in between."""
+        if self.between_requests:
+            self._refuse(HEAD_TOO_LARGE, f"the head of the request has more than {self._limits.head_bytes} bytes")
+        else:
+            self._limits.metrics.rejected.labels(reason=HEAD_TOO_LARGE.slug).inc()
+            self.transport.close()
 
     def _refuse(self, problem: Problem, detail: str, retry_after: str | None = None) -> None:
         self._limits.metrics.rejected.labels(reason=problem.slug).inc()

@@ -1,6 +1,5 @@
 """Every setting of the service, in one frozen class: built once at the entry point and passed down from there."""
 
-import os
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
@@ -10,6 +9,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, Secre
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.defenses import DEFENSES
+from service.processors import processors
 from service.schemas import Output
 
 MEBIBYTE = 1024 * 1024
@@ -137,7 +137,7 @@ class Settings(NetworkSettings):
     max_pixels: PositiveInt = Field(36_000_000, description="Most pixels of an image, width times height.")
     max_images_per_request: PositiveInt = Field(32, description="Most images of one `/classify/batch` request.")
     decode_threads: PositiveInt = Field(
-        default_factory=lambda: min(8, os.cpu_count() or 1), description="Threads that decode images."
+        default_factory=lambda: min(8, processors()), description="Threads that decode images."
     )
     default_top_k: PositiveInt = Field(
         5, description="Scores in an answer where the client does not say; the most under `top_k` and `rounded`."

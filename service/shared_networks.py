@@ -27,6 +27,8 @@ BATCH_SECONDS = 60.0
 """For a batch, and those of other gateways before it; whoever does not answer by then hangs."""
 LOADING_SECONDS = 600.0
 """For anything else: networks may have to be loaded, and their kernels to be compiled."""
+TIME = struct.Struct("ll")
+"""Seconds and microseconds, as the system takes them."""
 CREDENTIALS = struct.Struct("3i")
 """Of who listens, as Linux tells them: process, user and group."""
 
@@ -157,6 +159,8 @@ def _connected(path: Path) -> Connection:
     if not _is_ours(pipe):
         pipe.close()
         raise NetworksEndedError(f"{path}: another user listens here")
+    with socket.socket(fileno=os.dup(pipe.fileno())) as other:  # whoever does not read must not hold us up for good
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, TIME.pack(round(BATCH_SECONDS), 0))
     return pipe
 
 

@@ -143,9 +143,9 @@ async def _answers(request: Request, visit: Visit, max_images: int) -> Answers:
     with visit.bodies.open() as body:
         images = await read_images(request, visit.settings, max_images, body)
         deadline = gateway.begin()
-        gateway.refuse_unless_open(len(images))
-        await visit.quota.take(len(images), deadline)
-        return await while_connected(request, gateway.classify(images, deadline))
+        with gateway.reserve(len(images)) as take_over:
+            await visit.quota.take(len(images), deadline)
+            return await while_connected(request, gateway.classify(images, deadline, take_over))
 
 
 def _told(visit: Visit, answers: Answers, top_k: int | None) -> list[Classification]:

@@ -95,6 +95,7 @@ def test_where_none_is_idle_one_too_many_is_503(serve: "Serve", engine: "FakeEng
         client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content)
     assert engine.busy.wait(30)
     with connect(service) as late:
+        late.sendall(HEAD + b"Content-Length: 100\r\n\r\nnothing of it is read")
         response = HTTPResponse(late)
         response.begin()
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
@@ -106,6 +107,110 @@ def test_where_none_is_idle_one_too_many_is_503(serve: "Serve", engine: "FakeEng
         answer.begin()
         assert answer.status == 200
         client.close()
+
+
+def test_where_none_is_idle_whoever_supervises_the_service_is_still_answered(
+    serve: "Serve", engine: "FakeEngine", png: Png
+) -> None:
+    service = serve(engine, max_connections=2)
+    service.client.close()
+    engine.free.clear()
+    content = png(1)
+    busy = [connect(service) for _ in range(2)]
+    for client in busy:
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content)
+    assert engine.busy.wait(30)
+    for path, status in (("/livez", 200), ("/readyz?verbose", 200), ("/info", 503), ("/livez/x", 503)):
+        asking = HTTPConnection("127.0.0.1", service.port, timeout=30)
+        assert (path, get(asking, path)) == (path, status)
+        asking.close()
+    with connect(service) as silent, connect(service) as late:
+        assert is_closed(silent), "there is never more than one that says nothing"
+        late.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert HTTPResponse(late).fp.readline() == b"HTTP/1.1 200 OK\r\n"
+    engine.free.set()
+    for client in busy:
+        client.close()
+
+
+def test_what_is_no_http_is_refused_as_a_problem_and_counted(service: "Service") -> None:
+    before = service.value("rejected_total", reason="malformed-request") or 0
+    with connect(service) as client:
+        client.sendall(b"garbage\r\n\r\n")
+        response = HTTPResponse(client)
+        response.begin()
+        problem = json.loads(response.read())
+        assert (response.status, problem["type"]) == (400, "urn:purigate:problem:malformed-request")
+        assert response.headers["X-Request-ID"] == problem["request_id"]
+        assert is_closed(client)
+    assert service.value("rejected_total", reason="malformed-request") == before + 1
+
+
+def send_until_closed(client: socket.socket, piece: bytes, most: int) -> int:
+    """How many bytes went out before the server closed the connection."""
+    sent = 0
+    try:
+        while sent < most:
+            sent += client.send(piece)
+    except OSError:
+        pass
+    return sent
+
+
+def test_what_follows_a_body_in_chunks_is_bounded_as_heads_are(serve: "Serve", engine: "FakeEngine") -> None:
+    service = serve(engine)
+    before = service.value("rejected_total", reason="head-too-large") or 0
+    with connect(service) as client:
+        client.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nTrailer: ")
+        assert send_until_closed(client, b"x" * 65_536, 2**26) < 2**26
+    assert service.value("rejected_total", reason="head-too-large") == before + 1
+
+
+def test_the_head_of_a_request_behind_another_is_bounded_too(serve: "Serve", engine: "FakeEngine", png: Png) -> None:
+    service = serve(engine)
+    engine.free.clear()
+    content = png(1)
+    with connect(service) as client:
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content)
+        assert engine.busy.wait(30)
+        client.sendall(b"GET /livez HTTP/1.1\r\nX-Endless: ")
+        assert send_until_closed(client, b"x" * 65_536, 2**26) < 2**26
+    engine.free.set()
+    assert service.value("rejected_total", reason="head-too-large") == 1
+
+
+def test_a_body_in_many_small_chunks_is_no_endless_head(service: "Service", png: Png) -> None:
+    content = png(7)
+    chunks = b"".join(b"1;%b\r\n%c\r\n" % (b"e" * 1000, byte) for byte in content)
+    with connect(service) as client:
+        client.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n")
+        response = HTTPResponse(client)
+        response.begin()
+        assert response.status == 200
+
+
+@pytest.mark.parametrize("asked", [b"/nowhere", b"/classify"])
+def test_whoever_waits_to_be_asked_for_a_body_that_nobody_wants_is_told_so_at_once(
+    service: "Service", asked: bytes
+) -> None:
+    with connect(service) as client:
+        head = b"POST %b HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n" % asked
+        client.sendall(head + b"Expect: 100-continue\r\n\r\n")
+        first = client.recv(65_536)
+        assert first.startswith((b"HTTP/1.1 404", b"HTTP/1.1 415"))
+        assert b"100 Continue" not in first
+        assert is_closed(client)
+
+
+def test_whoever_waits_to_be_asked_for_a_body_that_is_wanted_is_asked(service: "Service", png: Png) -> None:
+    content = png(3)
+    with connect(service) as client:
+        client.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(content))
+        assert client.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(content)
+        response = HTTPResponse(client)
+        response.begin()
+        assert response.status == 200
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,18 @@
 """Locust against a small gateway: the exit code says whether the thresholds held."""
 
 import csv
+import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from service.keys import KeysFile
 
@@ -27,7 +31,9 @@ Load = Callable[..., "subprocess.CompletedProcess[str]"]
 def load(tmp_path: Path) -> Load:
     """Runs locust with its reports in an empty folder; gives its exit code and what it says."""
 
-    def run(service: "Service", *arguments: str, file: str = "locustfile.py") -> "subprocess.CompletedProcess[str]":
+    def run(
+        service: "Service | Front", *arguments: str, file: str = "locustfile.py"
+    ) -> "subprocess.CompletedProcess[str]":
         reports = ("--csv", str(tmp_path / "run"), "--html", str(tmp_path / "report.html"))
         host = f"http://127.0.0.1:{service.port}"
         command = [LOCUST, "-f", str(ROOT / "loadtest" / file), "--headless", "--only-summary", "--host", host]
@@ -94,6 +100,67 @@ def test_a_run_in_which_nobody_is_answered_fails(guarded: tuple["Service", str],
     ended = load(guarded[0], *SHORT, *GENEROUS, "--max-error-rate", "1", "Client")
     assert ended.returncode == 1
     assert "nothing was answered" in ended.stderr
+
+
+class WithoutInfo(BaseHTTPRequestHandler):
+    """Answers as a proxy in front that lets only queries through; keeps the sizes of the images."""
+
+    server: "Front"
+
+    def do_GET(self) -> None:
+        self._answer(404, b"{}")
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.sizes.add(Image.open(io.BytesIO(body)).size)
+        self._answer(200, b'{"label": "cat"}')
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: object) -> None:
+        """Says nothing."""
+
+
+class Front(ThreadingHTTPServer):
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), WithoutInfo)
+        self.sizes: set[tuple[int, int]] = set()
+
+    @property
+    def port(self) -> int:
+        return self.server_port
+
+
+@pytest.fixture
+def front() -> Iterator[Front]:
+    with Front() as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "lines"), [((), (32, 32), 1), (("--input-size", "48x40"), (48, 40), 0)], ids=["asked", "given"]
+)
+def test_an_attacker_that_cannot_ask_for_the_size_takes_the_given_or_the_usual_one(
+    front: Front, load: Load, given: tuple[str, ...], size: tuple[int, int], lines: int
+) -> None:
+    ended = load(front, *SHORT, *GENEROUS, *given, "Attacker")
+    assert ended.returncode == 0, ended.stderr
+    assert front.sizes == {size}
+    assert ended.stderr.count("/info answers 404") == lines
+
+
+def test_a_size_that_is_none_is_refused_before_anything_is_sent(front: Front, load: Load) -> None:
+    ended = load(front, *SHORT, "--input-size", "32", "Attacker")
+    assert ended.returncode == 2
+    assert "'32' is no size such as 224x224" in ended.stderr
 
 
 STEPS = ("--first-users", "2", "--more-users", "2", "--most-users", "4", "--step-seconds", "2", "--pace-seconds", "0.2")

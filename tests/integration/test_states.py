@@ -113,6 +113,18 @@ def test_the_signal_to_stop_begins_the_draining(
     assert held.result().status_code == 200
 
 
+def test_what_is_not_answered_by_the_end_of_the_draining_is_503_and_no_bug(
+    serve: "Serve", engine: "FakeEngine", hold: Hold, assert_problem: "AssertProblem"
+) -> None:
+    service = serve(engine, drain_timeout_ms=1000)
+    held = hold(service)
+    service.server.handle_exit(signal.SIGTERM, None)
+    response = held.result()
+    assert_problem(response, 503, "not-ready")
+    assert "Retry-After" in response.headers
+    engine.free.set()
+
+
 def test_a_query_that_the_device_failed_on_is_503(
     serve: "Serve", engine: "FakeEngine", png: Png, assert_problem: "AssertProblem"
 ) -> None:

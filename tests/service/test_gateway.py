@@ -1,8 +1,10 @@
 """The gateway with an engine that can be held and broken."""
 
 import asyncio
+import gc
 import io
 import shutil
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -411,6 +413,48 @@ async def test_images_that_are_still_decoded_count_against_the_queue(engine: "Fa
             await service.ask(png(4), png(5))
         go_on.set()
         assert reds(await first) == [1, 2, 3]
+
+
+async def test_images_on_their_way_to_the_queue_are_told_as_waiting(engine: "FakeEngine") -> None:
+    async with opened(engine, queue_capacity=4, max_images_per_request=4) as service:
+        decoding, go_on = service.hold_decoding()
+        first = service.ask(png(1), png(2), png(3))
+        assert await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
+        assert service.value("queue_depth") == 3
+        go_on.set()
+        await first
+        await service.queued(0)
+
+
+async def test_places_that_are_kept_for_images_go_to_nobody_else(engine: "FakeEngine") -> None:
+    async with opened(engine, queue_capacity=3, max_images_per_request=3) as service:
+        with service.gateway.reserve(2) as take_over:
+            with pytest.raises(QueueFullError):
+                await service.ask(png(7), png(8))
+            assert reds(await service.gateway.classify([png(1), png(2)], take_over=take_over)) == [1, 2]
+            assert reds(await service.ask(png(3), png(4), png(5))) == [3, 4, 5]
+        with pytest.raises(RuntimeError), service.gateway.reserve(3):
+            raise RuntimeError("its quota is used up")
+        assert reds(await service.ask(png(3), png(4), png(5))) == [3, 4, 5]
+
+
+async def test_an_image_that_nobody_waits_for_is_not_kept_in_the_line_before_the_decoders(engine: "FakeEngine") -> None:
+    async with opened(engine) as service:
+        decoding, go_on = service.hold_decoding()
+        held = [service.ask(png(1)), service.ask(png(2))]
+        assert await asyncio.to_thread(decoding.wait, PATIENCE_SECONDS)
+        content = png(3)
+        ours = sys.getrefcount(content)
+        leaving = service.ask(content)
+        await asyncio.sleep(0)
+        assert sys.getrefcount(content) > ours
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        del leaving
+        gc.collect()
+        assert sys.getrefcount(content) == ours
+        go_on.set()
+        assert [reds(await one) for one in held] == [[1], [2]]
 
 
 async def test_an_image_is_decoded_and_reaches_the_engine_while_the_event_loop_is_busy(engine: "FakeEngine") -> None:

@@ -72,14 +72,17 @@ class Held:
 class Hosted:
     """A host in this process, and the gateways that ask it."""
 
-    def __init__(self, folder: Path, path: Path, make: Callable[[Bundle, str], Networks]) -> None:
+    def __init__(
+        self, folder: Path, path: Path, make: Callable[[Bundle, str], Networks], batch_seconds: float = 60
+    ) -> None:
         self.folder = folder
         self.path = path
         self.made: list[str] = []
         self.works = True
         self.on_lost = threading.Event()
         self._make = make
-        self.host = NetworkHost(Shelf(folder, self._counted), lambda: self.works, self.on_lost.set)
+        shelf = Shelf(folder, self._counted)
+        self.host = NetworkHost(shelf, lambda: self.works, self.on_lost.set, batch_seconds)
         self._gateways = ExitStack()
 
     def _counted(self, bundle: Bundle, defense: str) -> Networks:
@@ -396,3 +399,39 @@ def test_a_socket_that_cannot_be_made_is_told_with_its_path(tmp_path: Path) -> N
     for path in (tmp_path / "nowhere" / "networks.sock", tmp_path / ("long" * 50)):
         with pytest.raises(SocketError, match=f"^{path}: "):
             listen(path)
+
+
+def test_a_batch_that_hangs_loses_the_device_and_a_slow_one_does_not(folder: Path, path: Path) -> None:
+    held = Held()
+    hosted = Hosted(folder, path, lambda *_: held, batch_seconds=0.05)
+    with hosted.listening() as listener, ThreadPoolExecutor(1) as threads:
+        networks = hosted.gateway(listener)
+        held.free.set()
+        networks.infer(IMAGES, None)
+        watching = threading.Thread(target=hosted.host.watch)
+        watching.start()
+        held.free.clear()
+        asking = threads.submit(networks.infer, IMAGES, None)
+
+        assert hosted.on_lost.wait(60)
+        assert hosted.host.lost
+        held.free.set()
+        asking.result()
+        watching.join(60)
+        assert not watching.is_alive()
+
+
+def test_whoever_asks_one_that_reads_nothing_is_told_in_the_end(
+    folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "BATCH_SECONDS", 1)
+    hosted = Hosted(folder, path, real)
+    with hosted.listening() as listener, ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(shared_networks, path, read_manifest(folder), "puridefense", IMPATIENT)
+        pipe = listener.accept()
+        pipe.recv()
+        pipe.send((None, shared.Held("held", "float32"), ""))
+        networks = asking.result()
+        many = [np.zeros((1000, 1000, 3), np.uint8)] * 20
+        with pipe, pytest.raises(NetworksEndedError):
+            networks.infer(many, None)
