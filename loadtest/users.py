@@ -1,7 +1,10 @@
 """Who asks: clients with photographs, and an attacker with near-copies of one image."""
 
+import argparse
 import json
+import logging
 import random
+import re
 from functools import cache
 from typing import Any
 
@@ -17,11 +20,14 @@ from loadtest.images import File, album, encode, near_copy, photograph, populari
 from loadtest.pace import Pace
 from loadtest.tally import REFUSED
 
+log = logging.getLogger(__name__)
+
 SEED = 0
 IMAGES = 32
 SMALLEST_BATCH, LARGEST_BATCH = 2, 6
 COPIES = 400
 LEVELS = 8
+USUAL_SIZE = 32, 32
 OK = 200
 TELL_TO_COME_BACK = frozenset({429, 503})
 
@@ -48,6 +54,26 @@ def _add_options(parser: LocustArgumentParser) -> None:
         is_secret=True,
         help="Sent with every request",
     )
+    parser.add_argument(
+        "--input-size",
+        type=size,
+        default=None,
+        env_var="PURIGATE_LOADTEST_INPUT_SIZE",
+        include_in_web_ui=False,
+        help="WIDTHxHEIGHT of the images of an attacker. Default: as /info says, or 32x32 where it is not served",
+    )
+
+
+def size(text: str) -> tuple[int, int]:
+    """Reads `WIDTHxHEIGHT`.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else.
+    """
+    found = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 224x224")
+    return int(found[1]), int(found[2])
 
 
 @events.init.add_listener
@@ -145,16 +171,33 @@ class Attacker(GatewayUser):
         """Learns the size that the classifier takes, since an attack works on the pixels that it sees."""
         super().on_start()
         self._copies = 0
-        self._size = self.client.get("/info", headers=self._headers, name="/info").json()["input"]
+        assert self.environment.parsed_options
+        self._size: tuple[int, int] = self.environment.parsed_options.input_size or self._asked_size()
 
     @task
     def near_copy(self) -> None:
         """The next query of the attack."""
         if self._copies % COPIES == 0:
-            self._image = photograph(self.generator, self._size["width"], self._size["height"])
+            self._image = photograph(self.generator, *self._size)
         self._copies += 1
         copy = near_copy(self.generator, self._image, LEVELS)
         self.ask_about(encode(copy, "PNG"), "/classify (attack)")
+
+    def _asked_size(self) -> tuple[int, int]:
+        """As the gateway says; a proxy in front lets nobody ask."""
+        with self.client.get("/info", headers=self._headers, name="/info", catch_response=True) as response:
+            if response.status_code == OK:
+                told = response.json()["input"]
+                return told["width"], told["height"]
+            response.success()
+        _tell_of_usual_size(response.status_code)
+        return USUAL_SIZE
+
+
+@cache
+def _tell_of_usual_size(status: int) -> None:
+    """Once, not for every attacker."""
+    log.warning("/info answers %s: attackers send 32x32; --input-size says what the classifier takes", status)
 
 
 @cache

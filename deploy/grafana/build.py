@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import typer
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
 from deploy.grafana.cost import cost
@@ -18,10 +19,10 @@ def documents() -> dict[str, str]:
 
 
 def main() -> None:
-    """Writes every file, over what was there."""
+    """Writes the dashboards to deploy/grafana/dashboards, over what was there."""
     for name, text in documents().items():
         (FOLDER / name).write_text(text)
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

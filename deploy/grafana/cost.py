@@ -12,6 +12,7 @@ PURIFY, CLASSIFY = (
 )
 PRICE = f"(purigate_device_hour_price_dollars{{{OURS}}} > 0)"
 DOLLARS_AN_HOUR = f"sum(sum by (job, instance) ({DEVICE}) * on (job, instance) {PRICE})"
+PAID_AN_HOUR = f"max{PRICE} * on () purigate:devices or sum{PRICE}"
 DOLLARS_A_MILLION = f"1e6 * {DOLLARS_AN_HOUR} / 3600 / ({ANSWERED} > 0)"
 MILLISECONDS = f"1000 * sum({DEVICE}) / ({ANSWERED} > 0)"
 OVERHEAD = f"{PURIFY} / ({CLASSIFY} > 0)"
@@ -114,14 +115,16 @@ def _device() -> tuple[Panel, ...]:
     return (
         graph(
             "Dollars an hour: paid and used",
-            "What the devices cost, and the part of it in which they worked; the rest is idle.",
+            "What the devices cost, and the part of it in which they worked; the rest is idle."
+            " Each replica has a device of its own, unless the rule purigate:devices tells how many all of them share.",
             "currencyUSD",
-            Query(f"sum{PRICE}", "paid"),
+            Query(PAID_AN_HOUR, "paid"),
             Query(DOLLARS_AN_HOUR, "used"),
         ),
         graph(
             "Device use",
-            "Seconds of its device that each replica uses a second: 100 % of each is a device that never rests.",
+            "Seconds of its device that each replica uses a second: 100 % of each is a device that never rests."
+            " Replicas that share one device reach 100 % together.",
             "percentunit",
             Query(f"sum by (instance) ({DEVICE})", "{{instance}}"),
         ),

@@ -1,6 +1,9 @@
 """The compose files, as docker-compose resolves them."""
 
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +123,13 @@ def test_prometheus_asks_services_that_it_reaches_on_the_ports_where_they_answer
     assert metrics
     assert asked["gateway"] == int(metrics.group(1))
     assert f":{asked['redis-exporter']}/" in found["redis-exporter"]["healthcheck"]["test"][-1]
+
+
+def test_only_where_gateways_share_a_device_prometheus_is_told_so(project: dict[str, Any], root: Path) -> None:
+    rules = f"{root / 'deploy' / 'prometheus' / 'shared'}:/etc/prometheus/shared:ro"
+    assert (rules in services(project)["prometheus"]["volumes"]) == ("networks" in services(project))
+    configuration = yaml.safe_load((root / "deploy" / "prometheus" / "prometheus.yml").read_text())
+    assert "shared/*.yml" in configuration["rule_files"]
 
 
 @pytest.mark.parametrize(("files", "gateways"), [(REPLICAS, REPLICATED), (SHARED, GATEWAYS)])
@@ -246,6 +256,56 @@ def test_grafana_has_no_default_password_and_lets_nobody_in_without_one(project:
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == environment["GF_USERS_ALLOW_SIGN_UP"] == "false"
 
 
+@pytest.fixture
+def page(root: Path) -> str:
+    return (root / "docs" / "deployment.md").read_text()
+
+
+def documented_recreation(page: str, removed: str) -> str:
+    """The command of the page that follows the removal of a secret."""
+    found = re.search(rf"^rm secrets/{removed}.*\n(docker compose up -d --force-recreate .*)$", page, re.MULTILINE)
+    assert found
+    return found.group(1)
+
+
+@pytest.mark.parametrize("files", COMBINATIONS, ids="+".join)
+@pytest.mark.parametrize("secret", ["redis_password", "sticky_secret"])
+def test_a_rotation_recreates_whatever_has_the_secret(
+    compose: Compose, root: Path, page: str, files: tuple[str, ...], secret: str
+) -> None:
+    shim = 'docker() { case "$2" in up) shift 4; echo "$@";; config) shift; docker-compose "$@";; esac; }'
+    shell = shutil.which("bash")
+    assert shell
+    done = subprocess.run(
+        [shell, "-c", f"{shim}\n{documented_recreation(page, secret)}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=root,
+        env={"PATH": os.environ["PATH"], "COMPOSE_FILE": ":".join(files)},
+    )
+    of_redis = {"redis_password", "redis_exporter_passwords"}
+    rotated = of_redis if secret in of_redis else {secret}
+    holders = {
+        name
+        for name, one in services(compose(*files)).items()
+        if rotated & {each["source"] for each in one.get("secrets", [])}
+    }
+    assert set(done.stdout.split()) == holders
+
+
+def test_what_is_backed_up_is_in_the_volumes_of_the_project_whatever_its_name(
+    project: dict[str, Any], page: str
+) -> None:
+    loops = re.findall(r"^for one in (.*);", page, re.MULTILINE)
+    saved, restored = (dict(re.findall(r"(\w+):(/\S+)", loop)) for loop in loops)
+    assert saved == restored
+    for name, folder in saved.items():
+        assert f"{name}:{folder}:rw" in services(project)[name]["volumes"]
+    assert set(re.findall(r"^\| .* \| volume `(\w+)`", page, re.MULTILINE)) == {"keys", *saved}
+    assert not re.search(r"\bpurigate_(?:" + "|".join(project["volumes"]) + r")\b", page)
+
+
 def test_everything_that_is_mounted_exists(project: dict[str, Any]) -> None:
     sources = {volume.split(":")[0] for one in services(project).values() for volume in one.get("volumes", [])}
     paths = {Path(source) for source in sources if source.startswith("/")}
@@ -283,7 +343,7 @@ def test_the_example_of_an_environment_names_what_the_files_read_with_their_defa
     text = "\n".join(file.read_text() for file in files)
     read = dict(re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", text))
     passed = set(re.findall(r"^ +(PURIGATE_\w+):$", text, re.MULTILINE))
-    assert set(example) == set(read) | passed
+    assert set(example) == set(read) | passed | {"COMPOSE_FILE"}
     assert {name: example[name] for name in read} == read
     for name in passed - {"PURIGATE_BUNDLE", "PURIGATE_DECODE_THREADS", "PURIGATE_WORKERS", *read}:
         field = Settings.model_fields[name.removeprefix(ENVIRONMENT_PREFIX).lower()]

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,21 @@ PANELS = [
     for panel in board["panels"]
     if panel["type"] != "row"
 ]
-RULES = FOLDER.parent / "prometheus" / "rules" / "recording.yml"
+RULES = [FOLDER.parent / "prometheus" / file for file in ("rules/recording.yml", "shared/devices.yml")]
 
 
 def test_the_committed_files_are_those_that_the_code_writes() -> None:
     committed = {path.name: path.read_text() for path in (FOLDER / "dashboards").iterdir()}
     assert committed == documents(), "run python -m deploy.grafana.build"
+
+
+@pytest.mark.parametrize(("argument", "status"), [("--help", 0), ("--check", 2), ("cost", 2)])
+def test_they_are_only_written_if_nothing_else_is_said(argument: str, status: int) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (FOLDER / "dashboards").iterdir()}
+    command = [sys.executable, "-m", "deploy.grafana.build", argument]
+    done = subprocess.run(command, capture_output=True, check=False, cwd=FOLDER.parents[1])
+    assert done.returncode == status
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 @pytest.mark.parametrize("panel", PANELS)
@@ -63,7 +74,7 @@ def test_a_panel_asks_the_provisioned_datasource(panel: dict[str, Any]) -> None:
 def test_a_panel_asks_for_metrics_that_exist(panel: dict[str, Any]) -> None:
     kinds = {"counter": "_total", "info": "_info"}
     declared = {family.name + kinds.get(family.type, "") for family in Metrics().registry.collect()}
-    groups = yaml.safe_load(RULES.read_text())["groups"]
+    groups = [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]
     declared |= {rule["record"] for group in groups for rule in group["rules"]}
     named = re.findall(r"(?:\w+:)?purigate_[\w:]+|purigate:\w+", " ".join(one["expr"] for one in panel["targets"]))
     assert {re.sub(r"_(?:bucket|sum|count)$", "", name) for name in named} <= declared

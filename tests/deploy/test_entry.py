@@ -11,16 +11,22 @@ import struct
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
+
+from service.errors import PROBLEMS, QueueFullError, UnauthenticatedError
 
 ADDRESSES = ("127.0.0.1", "127.0.0.2")
 PATIENCE_SECONDS = 30
+KEY = {"X-API-Key": "pg_0"}
+LARGE_BYTES = 1_000_000
 
 
 class Names(threading.Thread):
@@ -64,6 +70,7 @@ class Answer(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         self.server.paths.append(self.path)
+        assert self.server.moves_on.wait(PATIENCE_SECONDS)
         body = json.dumps({"replica": self.server.server_address[0]}).encode()
         self.send_response(200 if self.server.ready else 503)
         self.send_header("Content-Length", str(len(body)))
@@ -79,9 +86,25 @@ class Replica(ThreadingHTTPServer):
     def __init__(self, address: str, port: int) -> None:
         super().__init__((address, port), Answer)
         self.ready = True
+        self.moves_on = threading.Event()
+        self.moves_on.set()
         self.paths: list[str] = []
         self._thread = threading.Thread(target=self.serve_forever)
         self._thread.start()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing: nginx did not wait for an answer."""
+
+    def vanish(self) -> list[socket.socket]:
+        """As a host that is gone: whoever connects waits, since the queue of connections is full for good."""
+        address = self.server_address[:2]
+        self.stop()
+        listener = socket.create_server(address, backlog=0)
+        waiting = [socket.socket() for _ in range(3)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(address)
+        return [listener, *waiting]
 
     def stop(self) -> None:
         if self._thread.is_alive():
@@ -98,8 +121,18 @@ class Entry:
         self.replicas = replicas
         self.names = names
 
-    def ask(self, path: str = "/classify", content: bytes = b"image") -> httpx.Response:
-        return self.client.post(path, content=content)
+    def ask(
+        self, path: str = "/classify", content: bytes = b"image", headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        return self.client.post(path, content=content, headers=KEY if headers is None else headers)
+
+    def begin(self, sender: str, length: str) -> socket.socket:
+        """A request whose body never ends, of a client that the proxy in front has noted."""
+        fields = {"Host": "a", "X-Forwarded-For": f"10.0.0.1, {sender}", **KEY}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        connection = socket.create_connection((self.client.base_url.host, self.client.base_url.port or 80))
+        connection.sendall(f"POST /classify HTTP/1.1\r\n{head}{length}\r\n\r\n".encode())
+        return connection
 
     def paths(self) -> list[str]:
         """What came through to any replica."""
@@ -112,24 +145,17 @@ def free_port() -> int:
     return port
 
 
-def configuration(root: Path, folder: Path, **new: str) -> Path:
+def configuration(root: Path, folder: Path, changes: dict[str, str]) -> Path:
     text = (root / "deploy" / "nginx" / "nginx.conf").read_text()
-    changes = {
-        "resolver 127.0.0.11 valid=5s": f"resolver 127.0.0.1:{new['names']} valid=1s",
-        "listen 8080;": f"listen 127.0.0.1:{new['port']};",
-        "$replicas:8000": f"$replicas:{new['replicas']}",
-        "access_log /dev/stdout;": "access_log off;",
-        "/tmp/": f"{folder}/",
-    }
-    for before, after in changes.items():
+    for before, after in {**changes, "access_log /dev/stdout;": "access_log off;", "/tmp/": f"{folder}/"}.items():
         assert before in text
         text = text.replace(before, after)
     (folder / "nginx.conf").write_text(text)
     return folder / "nginx.conf"
 
 
-@pytest.fixture
-def entry(root: Path, tmp_path: Path) -> Iterator[Entry]:
+@contextmanager
+def started(root: Path, folder: Path, changes: dict[str, str]) -> Iterator[Entry]:
     program = shutil.which("nginx", path="/usr/sbin:/usr/bin")
     if program is None:
         pytest.skip("nginx is not installed")
@@ -142,14 +168,33 @@ def entry(root: Path, tmp_path: Path) -> Iterator[Entry]:
         for replica in replicas:
             stack.callback(replica.stop)
         port = free_port()
-        tmp_path.chmod(0o755)
-        file = configuration(root, tmp_path, names=str(names.port), port=str(port), replicas=str(first.server_port))
+        folder.chmod(0o755)
+        here = {
+            "resolver 127.0.0.11 valid=5s": f"resolver 127.0.0.1:{names.port} valid=1s",
+            "listen 8080;": f"listen 127.0.0.1:{port};",
+            "$replicas:8000": f"$replicas:{first.server_port}",
+        }
+        file = configuration(root, folder, {**here, **changes})
         process = subprocess.Popen([program, "-c", str(file), "-g", "daemon off; user root;"])
         stack.callback(process.wait, PATIENCE_SECONDS)
         stack.callback(process.terminate)
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS))
         wait_for(client, process)
         yield Entry(client, replicas, names)
+
+
+@pytest.fixture
+def entry(root: Path, tmp_path: Path) -> Iterator[Entry]:
+    with started(root, tmp_path, {}) as one:
+        yield one
+
+
+@pytest.fixture
+def hurried(root: Path, tmp_path: Path) -> Iterator[Entry]:
+    """One that waits for a replica for a tenth of the time."""
+    tenth = {"proxy_read_timeout 30s": "proxy_read_timeout 3s", "upstream_timeout 5s": "upstream_timeout 500ms"}
+    with started(root, tmp_path, tenth) as one:
+        yield one
 
 
 def wait_for(client: httpx.Client, process: subprocess.Popen[bytes]) -> None:
@@ -181,6 +226,12 @@ def is_problem(response: httpx.Response, status: int, name: str) -> bool:
     assert response.headers.get_list("X-Request-ID") == [body["request_id"]]
     assert body["request_id"]
     return bool((body["status"], body["type"]) == (status, f"urn:purigate:problem:{name}"))
+
+
+def answer_of(connection: socket.socket) -> httpx.Response:
+    answer = HTTPResponse(connection)
+    answer.begin()
+    return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
 
 
 def test_clients_come_to_the_routes_that_are_for_them(entry: Entry) -> None:
@@ -217,6 +268,38 @@ def test_while_one_replica_is_gone_the_other_answers(entry: Entry) -> None:
     assert {entry.ask().json()["replica"] for _ in range(20)} == {ADDRESSES[0]}
 
 
+@pytest.mark.parametrize("path", ["/classify", "/readyz"])
+def test_while_nobody_is_at_a_known_address_the_other_answers(entry: Entry, path: str) -> None:
+    """As after the stop of a container, until its address is forgotten."""
+    with ExitStack() as stack, ThreadPoolExecutor(10) as asking:
+        for one in entry.replicas[1].vanish():
+            stack.enter_context(one)
+        ask = entry.client.get if path == "/readyz" else entry.ask
+        answers = [answer.result() for answer in [asking.submit(ask, path) for _ in range(10)]]
+        assert [answer.status_code for answer in answers] == 10 * [200]
+
+
+def test_a_replica_that_answers_too_late_is_the_only_one_that_is_asked(hurried: Entry) -> None:
+    for replica in hurried.replicas:
+        replica.moves_on.clear()
+    try:
+        assert is_problem(hurried.ask(), 503, "not-ready")
+        assert len(hurried.paths()) == 1
+    finally:
+        for replica in hurried.replicas:
+            replica.moves_on.set()
+
+
+def test_a_replica_that_hangs_does_not_hide_one_that_is_ready(entry: Entry) -> None:
+    entry.replicas[0].moves_on.clear()
+    try:
+        with ThreadPoolExecutor(10) as asking:
+            answers = [answer.result() for answer in [asking.submit(entry.client.get, "/readyz") for _ in range(10)]]
+    finally:
+        entry.replicas[0].moves_on.set()
+    assert [answer.status_code for answer in answers] == 10 * [200]
+
+
 def test_a_refusal_of_all_is_passed_on(entry: Entry) -> None:
     for replica in entry.replicas:
         replica.ready = False
@@ -230,6 +313,67 @@ def test_without_any_replica_it_says_when_to_come_back(entry: Entry) -> None:
     response = entry.ask()
     assert is_problem(response, 503, "not-ready")
     assert response.headers["Retry-After"] == "5"
+
+
+@pytest.mark.parametrize("path", ["/classify", "/classify/batch"])
+@pytest.mark.parametrize("headers", [{}, {"X-API-Key": ""}, {"Authorization": ""}], ids=str)
+def test_without_a_key_no_body_is_read(entry: Entry, path: str, headers: dict[str, str]) -> None:
+    fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with socket.create_connection((entry.client.base_url.host, entry.client.base_url.port or 80)) as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: 9\r\n\r\n".encode())
+        response = answer_of(connection)
+    assert is_problem(response, 401, "unauthenticated")
+    assert response.json()["title"] == PROBLEMS[UnauthenticatedError].title
+    assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert entry.paths() == []
+
+
+@pytest.mark.parametrize("headers", [KEY, {"Authorization": "Bearer pg_0"}], ids=str)
+def test_whether_a_key_is_one_of_ours_is_for_a_replica_to_say(entry: Entry, headers: dict[str, str]) -> None:
+    assert entry.ask(headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("length", [f"Content-Length: {LARGE_BYTES}", "Transfer-Encoding: chunked"])
+def test_large_bodies_that_never_end_cannot_fill_the_memory_in_which_they_wait(
+    entry: Entry, root: Path, length: str
+) -> None:
+    text = (root / "deploy" / "nginx" / "nginx.conf").read_text()
+    most, most_of_one = (int(limit) for limit in re.findall(r"limit_conn large_\w+ (\d+);", text))
+    size = yaml.safe_load((root / "docker-compose.replicas.yml").read_text())["services"]["entry"]["tmpfs"]
+    largest = re.search(r"client_max_body_size (\d+)m;", text)
+    assert size == ["/tmp:mode=1777,size=1g"]
+    assert largest
+    assert most * int(largest.group(1)) < 1024
+    assert most_of_one < most
+    with ExitStack() as stack:
+        for _ in range(most_of_one):
+            stack.enter_context(entry.begin("10.0.0.2", length))
+        response = until_refused(entry, {**KEY, "X-Forwarded-For": "10.0.0.2"})
+        assert is_problem(response, 503, "queue-full")
+        assert response.json()["title"] == PROBLEMS[QueueFullError].title
+        assert response.headers["Retry-After"] == "1"
+        assert entry.ask(headers={**KEY, "X-Forwarded-For": "10.0.0.2"}).status_code == 200, (
+            "small ones are not counted"
+        )
+        assert entry.ask(content=bytes(LARGE_BYTES)).status_code == 200, "nor are those of others"
+        for number in range(most - most_of_one):
+            stack.enter_context(entry.begin(f"10.0.1.{number}", length))
+        assert is_problem(until_refused(entry, KEY), 503, "queue-full")
+        assert entry.ask().status_code == 200
+        assert entry.client.get("/classify", headers=KEY).status_code == 200
+
+
+def until_refused(entry: Entry, headers: dict[str, str]) -> httpx.Response:
+    """The first refusal of a large body: those that began before may not have been read yet."""
+    tired = threading.Event()
+    timer = threading.Timer(PATIENCE_SECONDS, tired.set)
+    timer.start()
+    while (response := entry.ask(content=bytes(LARGE_BYTES), headers=headers)).status_code == 200:
+        assert not tired.wait(0.01)
+    timer.cancel()
+    timer.join()
+    return response
 
 
 def test_a_body_that_is_too_large_is_refused_before_a_replica_sees_it(entry: Entry) -> None:
@@ -266,15 +410,13 @@ def test_what_it_cannot_take_is_a_problem(entry: Entry, head: bytes, status: int
     with socket.create_connection((entry.client.base_url.host, entry.client.base_url.port or 80)) as connection:
         connection.settimeout(PATIENCE_SECONDS)
         connection.sendall(head)
-        answer = HTTPResponse(connection)
-        answer.begin()
-        response = httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+        response = answer_of(connection)
     assert is_problem(response, status, name)
     assert entry.paths() == []
 
 
 def test_an_answer_of_a_replica_bears_one_id(entry: Entry) -> None:
-    response = entry.client.post("/classify", content=b"image", headers={"X-Request-ID": "mine-1"})
+    response = entry.client.post("/classify", content=b"image", headers={**KEY, "X-Request-ID": "mine-1"})
     assert response.headers.get_list("X-Request-ID") == ["mine-1"]
 
 

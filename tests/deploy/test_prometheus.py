@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.grafana.cost import PAID_AN_HOUR
 from service.metrics import SECONDS_BUCKETS, Metrics
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
@@ -18,7 +19,9 @@ ALERTS = {
     "PurigateErrorRateHigh",
     "PurigateLatencyHigh",
     "PurigateQueueNearCapacity",
+    "PurigateConnectionsRefused",
     "PurigateQuotaStoreDegraded",
+    "PurigatePurifierRemoved",
     "PurigatePurifierMixSkewed",
     "PurigateCostPerQueryHigh",
 }
@@ -50,6 +53,31 @@ def test_the_configuration_and_its_rules_are_valid() -> None:
 @pytest.mark.parametrize("file", ["recording.yml", "alerts.yml"])
 def test_the_rules_say_what_they_should(file: str) -> None:
     found = promtool("test", "rules", FOLDER / "tests" / file)
+    assert found.returncode == 0, found.stdout + found.stderr
+
+
+@pytest.mark.parametrize(
+    ("rule_files", "prices", "paid"),
+    [
+        ([], (2.5, 2.5, 2.5, 2.5), 10),
+        ([], (2.5, 4, 0), 6.5),
+        (["devices.yml"], (2.5, 2.5, 2.5, 2.5), 2.5),
+        (["devices.yml"], (0, 0), None),
+    ],
+)
+def test_a_device_that_gateways_share_is_paid_once(
+    tmp_path: Path, rule_files: list[str], prices: tuple[float, ...], paid: float | None
+) -> None:
+    query = PAID_AN_HOUR.replace("$instance", ".*")
+    series = [
+        {"series": f'purigate_device_hour_price_dollars{{job="purigate", instance="{number}"}}', "values": f"{price}x9"}
+        for number, price in enumerate(prices)
+    ]
+    case = {"expr": query, "eval_time": "5m", "exp_samples": [] if paid is None else [{"labels": "{}", "value": paid}]}
+    test = {"interval": "1m", "input_series": series, "promql_expr_test": [case]}
+    files = [str(FOLDER / "shared" / file) for file in rule_files]
+    (tmp_path / "test.yml").write_text(yaml.safe_dump({"rule_files": files, "tests": [test]}))
+    found = promtool("test", "rules", tmp_path / "test.yml")
     assert found.returncode == 0, found.stdout + found.stderr
 
 
