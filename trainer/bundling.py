@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, JsonValue
 from torch import Tensor, nn
 
-from models.bundle import read_bundle
+from models.bundle import BundleError, read_bundle, read_manifest
 from models.bundle.manifest import FORMAT, MANIFEST_FILE, Classifier, Manifest, Pool, PoolPurifier, WeightsFile
 from models.bundle.writer import staged, write_file, write_manifest, write_weights
 from models.classifiers import ExportedConfig
@@ -39,8 +39,8 @@ SELECTION_IMAGES = 1000
 TRANSFERRED_ATTACK = Attack(kind="pgd", epsilon=(8, 8), steps=(10, 10), step_size=(0.25, 0.25))
 
 SHOWN = 10
-WEIGHTS_SUFFIXES = (".safetensors", ".pt2", ".partial")
-"""Of the files that a bundle folder holds beside its manifest; the last, of one whose writing was killed."""
+PARTIAL = ".partial"
+"""The end of the name of a file whose writing was killed."""
 
 NamedPurifiers = dict[str, tuple[str, Purifier]]
 
@@ -151,7 +151,7 @@ class Bundling:
         grids = tuple(sorted({*ACCURACY_GRIDS, bundle.manifest.pool.grid}))
         by: AttackedBy = "surrogate" if self.run.recipe.surrogate else "classifier"
         found = measure(bundle, self.test, attacked, self.device, grids, ACCURACY_DRAWS, by)
-        few = min(ATTACKED_IMAGES, DIVERSITY_PIXELS // clean.images[0, 0].numel())
+        few = max(1, min(ATTACKED_IMAGES, DIVERSITY_PIXELS // clean.images[0, 0].numel()))
         diversity = measure_diversity(bundle, clean.spread(few), attacked.spread(few), self.device, DIVERSITY_DRAWS)
         return Measured(data=self._data(), accuracy=found, diversity=diversity, cost=cost)
 
@@ -236,11 +236,28 @@ def require_place(output: Path) -> None:
     if os.path.ismount(output):
         raise RunError(f"{output}: a mounted volume cannot be replaced; name a folder in it")
     names = sorted(path.name for path in output.iterdir())
-    others = [name for name in names if name != MANIFEST_FILE and not name.endswith(WEIGHTS_SUFFIXES)]
+    if not names:
+        return
+    if MANIFEST_FILE not in names:
+        raise RunError(f"{output}: holds files but no bundle ({_listed(names)}); name another folder")
+    parts = _bundle_files(output)
+    others = [name for name in names if name not in parts and not name.endswith(PARTIAL)]
     if others:
         raise RunError(f"{output}: holds what is no part of a bundle ({_listed(others)}); name another folder")
-    if names and MANIFEST_FILE not in names:
-        raise RunError(f"{output}: holds files but no bundle ({_listed(names)}); name another folder")
+
+
+def _bundle_files(folder: Path) -> set[str]:
+    """The names of the files of the bundle in `folder`; a file that its manifest does not name is not one of them.
+
+    Raises:
+        RunError: the manifest cannot be read.
+    """
+    try:
+        manifest = read_manifest(folder)
+    except BundleError as error:
+        raise RunError(f"{error}; what it names cannot be told from other files: name another folder") from error
+    weights = (manifest.classifier.weights, *(purifier.weights for purifier in manifest.pool.purifiers))
+    return {MANIFEST_FILE, *(one.file for one in weights)}
 
 
 def require_same_classes(train: LabeledImages, test: LabeledImages) -> None:

@@ -20,6 +20,8 @@ from trainer.images import LabeledImages
 from trainer.loop import Stateful, Task
 from trainer.sampling import Epochs, generator, seeded, step_seed
 
+ALMOST = 1 - 1e-6
+
 
 class Phase(BaseModel):
     """Some epochs at one resolution; cheap small images first, the full size last."""
@@ -36,6 +38,7 @@ class ClassifierTraining(BaseModel):
     Attributes:
         phases: resolutions in the order in which they are trained; the last should be the one that is served.
         peak_learning_rate: reached after `warmup` of all steps, then annealed to zero.
+        momentum: that of Nesterov; 0 is plain SGD.
         weight_decay: of the weights; biases and batch norms have none.
         padding: the largest shift of an image, in pixels of its full size.
         adversarial: how it learns to resist attacks itself; none for a standard classifier.
@@ -49,7 +52,7 @@ class ClassifierTraining(BaseModel):
     warmup: Annotated[float, Field(gt=0, lt=1)] = 0.2
     momentum: NonNegativeFloat = 0.9
     weight_decay: NonNegativeFloat = 5e-4
-    label_smoothing: NonNegativeFloat = 0.1
+    label_smoothing: Annotated[float, Field(ge=0, le=1)] = 0.1
     padding: NonNegativeInt = 4
     adversarial: AdversarialTraining | None = None
 
@@ -112,7 +115,7 @@ class ClassifierTask(Task):
             optimizer,
             max_lr=training.peak_learning_rate,
             total_steps=self.steps,
-            pct_start=training.warmup,
+            pct_start=self._warmup(),
             anneal_strategy="linear",
             cycle_momentum=False,
         )
@@ -164,6 +167,11 @@ class ClassifierTask(Task):
         images = images.contiguous(memory_format=torch.channels_last)
         return images, send(self.data.labels[chosen], self.fabric.device)
 
+    def _warmup(self) -> float:
+        """The share of the steps; a little less if it is just one step, which `OneCycleLR` divides by less one."""
+        warmup = self.training.warmup
+        return warmup * ALMOST if warmup * self.steps == 1 else warmup
+
     def _optimizer(self) -> Optimizer:
         weights = [parameter for parameter in self.network.parameters() if parameter.ndim > 1]
         others = [parameter for parameter in self.network.parameters() if parameter.ndim <= 1]
@@ -171,6 +179,5 @@ class ClassifierTask(Task):
             {"params": weights, "weight_decay": self.training.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        return torch.optim.SGD(
-            groups, lr=self.training.peak_learning_rate, momentum=self.training.momentum, nesterov=True
-        )
+        momentum = self.training.momentum
+        return torch.optim.SGD(groups, lr=self.training.peak_learning_rate, momentum=momentum, nesterov=momentum > 0)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from models.bundle import BundleError
 from trainer.bundling import Bundling, require_place, require_same_classes
-from trainer.data import FolderData, Split
+from trainer.data import FolderData, Split, read_splits
 from trainer.devices import Precision, open_fabric
 from trainer.errors import FirstProcessError, TrainerError, first_line
 from trainer.loop import Loop
@@ -85,7 +85,7 @@ class Command:
         if output:
             require_place(output)
         splits: tuple[Split, ...] = ("train", "test") if "bundle" in steps else ("train",)
-        data = {split: recipe.data.read(split, recipe.preprocessing) for split in splits}
+        data = read_splits(recipe.data, splits, recipe.preprocessing, processes)
         self.train, self.test = data["train"], data.get("test")
         if self.test:
             require_same_classes(self.train, self.test)
@@ -235,7 +235,7 @@ def images(
 
     def steps() -> None:
         chosen = _recipe(recipe, settings, None, None)
-        data = chosen.data.read(split, chosen.preprocessing)
+        data = read_splits(chosen.data, [split], chosen.preprocessing)[split]
         for name in data.skipped:
             typer.echo(f"{name} is damaged and left out")
         typer.echo(f"{output}: {write_tree(data, output, skip, per_class)} images")

@@ -3,15 +3,17 @@
 Importing torchvision takes seconds, so only those who use it pay for it.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
+from models.bundle.manifest import repeated
 from models.preprocessing import Preprocessing
 from trainer.errors import DataError
-from trainer.images import LabeledImages, read_image_folder, spread_indices
+from trainer.images import ImageFolder, LabeledImages, find_images, require_memory, spread_indices
 
 Split = Literal["train", "test"]
 CIFAR10_SIDE = 32
@@ -36,16 +38,24 @@ class FolderData(BaseModel):
     labels: Annotated[tuple[str, ...], Field(min_length=2)] | None = None
     per_class: PositiveInt | None = None
 
-    def read(self, split: Split, preprocessing: Preprocessing) -> LabeledImages:
-        """Reads one of the two.
+    @field_validator("labels")
+    @classmethod
+    def _distinct(cls, labels: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = repeated(labels or ())
+        if twice:
+            raise ValueError(f"two classes have the same label: {', '.join(twice)}")
+        return labels
+
+    def find(self, split: Split) -> ImageFolder:
+        """Finds the images of one of the two.
 
         Raises:
-            DataError: it is not there, does not fit in memory, or too much of it is damaged.
+            DataError: it is not there, or has others than the classes.
         """
         root, per_class = (self.train, self.per_class) if split == "train" else (self.test, None)
         if root is None:
             raise DataError("no images to measure on: name them as data.test, or with --test")
-        return read_image_folder(root, preprocessing, classes=self.labels or (), per_class=per_class)
+        return find_images(root, classes=self.labels or (), per_class=per_class)
 
 
 class CIFAR10Data(BaseModel):
@@ -89,6 +99,27 @@ class CIFAR10Data(BaseModel):
 
 
 DataRecipe = Annotated[FolderData | CIFAR10Data, Field(discriminator="kind")]
+
+
+def read_splits(
+    data: DataRecipe, splits: Sequence[Split], preprocessing: Preprocessing, processes: int = 1
+) -> dict[Split, LabeledImages]:
+    """Reads the images of a recipe.
+
+    Args:
+        data: where they come from.
+        splits: which of them.
+        preprocessing: the size that they are brought to.
+        processes: how many hold them on this machine.
+
+    Raises:
+        DataError: they are not there, do not fit in memory together, or too many of them are damaged.
+    """
+    if isinstance(data, CIFAR10Data):  # both splits have 0.2 GiB
+        return {split: data.read(split, preprocessing) for split in splits}
+    found = {split: data.find(split) for split in splits}
+    require_memory(sum(len(folder.files) for folder in found.values()), preprocessing, processes)
+    return {split: folder.read(preprocessing) for split, folder in found.items()}
 
 
 def _limited(data: LabeledImages, per_class: int) -> LabeledImages:

@@ -1,7 +1,6 @@
 """Labeled images in memory, as one uint8 tensor, and how a folder of class folders becomes one."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from models.preprocessing import Preprocessing
 from trainer.errors import DataError
+from trainer.memory import memory
 
 MOST_DAMAGED = 0.01
 """Share of files that may be damaged; more of them is a fault of the copy, not of a few files."""
@@ -64,38 +64,95 @@ def spread_indices(total: int, count: int) -> Tensor:
     return torch.linspace(0, total - 1, min(count, total)).round().long()
 
 
-def read_image_folder(
-    root: Path, preprocessing: Preprocessing, *, classes: Sequence[str] = (), per_class: int | None = None
-) -> LabeledImages:
-    """Reads `root/<class>/<file>`, each image as the service would.
+@dataclass(frozen=True)
+class ImageFolder:
+    """A tree of the form `root/<class>/<file>`, whose images are not read yet.
+
+    Attributes:
+        root: of the tree.
+        classes: the names of the classes, by index.
+        files: the images, each with the index of its class.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    files: tuple[tuple[Path, int], ...]
+
+    def read(self, preprocessing: Preprocessing) -> LabeledImages:
+        """Reads each image as the service would.
+
+        Raises:
+            DataError: more than 1 % of the files are damaged.
+        """
+        files = self.files
+        images = np.empty((len(files), 3, preprocessing.height, preprocessing.width), np.uint8)
+        with ThreadPoolExecutor() as workers:
+            whole = list(workers.map(lambda file, into: _read(file[0], preprocessing, into), files, images))
+        read = zip(files, whole, strict=True)
+        damaged = tuple(str(path.relative_to(self.root)) for (path, _), good in read if not good)
+        if len(damaged) > MOST_DAMAGED * len(files):
+            told = f"{len(damaged)} of {len(files)} files are damaged, over 1 %: {_listed(damaged)}"
+            raise DataError(f"{self.root}: {told}")
+        kept = [index for index, good in enumerate(whole) if good]
+        labels = torch.tensor([files[index][1] for index in kept])
+        return LabeledImages(torch.from_numpy(_closed_up(images, kept)), labels, self.classes, damaged)
+
+
+def find_images(root: Path, *, classes: Sequence[str] = (), per_class: int | None = None) -> ImageFolder:
+    """Finds the images of `root/<class>/<file>`, also those in folders below a class.
+
+    Hidden files and folders are left out; systems and tools keep copies of images in them.
 
     Args:
         root: of the tree.
-        preprocessing: the size that the images are brought to.
         classes: names of all classes, in the order of the classifier's logits, where that is not the order of the
             alphabet or a class has no images here.
         per_class: how many images of each class, spread evenly over its sorted files; all of them where there is none.
 
     Raises:
-        DataError: `root` has no class folders with images in them, or others than `classes`; it does not fit in memory;
-            or more than 1 % of the files are damaged.
+        DataError: `root` has no class folders with images in them, or others than `classes`.
     """
     names = _class_folders(root)
     strangers = sorted(set(names) - set(classes)) if classes else []
     if strangers:
         raise DataError(f"{root}: folders that are none of the classes: {_listed(strangers)}")
     indices = {name: index for index, name in enumerate(classes or names)}
-    files = [(path, indices[name]) for name in names for path in _images(root / name, per_class)]
-    _require_memory(root, len(files), preprocessing)
-    images = np.empty((len(files), 3, preprocessing.height, preprocessing.width), np.uint8)
-    with ThreadPoolExecutor() as workers:
-        whole = list(workers.map(lambda file, into: _read(file[0], preprocessing, into), files, images))
-    damaged = tuple(str(path.relative_to(root)) for (path, _), good in zip(files, whole, strict=True) if not good)
-    if len(damaged) > MOST_DAMAGED * len(files):
-        raise DataError(f"{root}: {len(damaged)} of {len(files)} files are damaged, over 1 %: {_listed(damaged)}")
-    kept = [index for index, good in enumerate(whole) if good]
-    labels = torch.tensor([files[index][1] for index in kept])
-    return LabeledImages(torch.from_numpy(_closed_up(images, kept)), labels, tuple(indices), damaged)
+    files = tuple((path, indices[name]) for name in names for path in _images(root / name, per_class))
+    return ImageFolder(root, tuple(indices), files)
+
+
+def read_image_folder(
+    root: Path, preprocessing: Preprocessing, *, classes: Sequence[str] = (), per_class: int | None = None
+) -> LabeledImages:
+    """Finds and reads the images of one tree; the arguments are those of `find_images`.
+
+    Raises:
+        DataError: as `find_images`, `require_memory` and `ImageFolder.read` do.
+    """
+    found = find_images(root, classes=classes, per_class=per_class)
+    require_memory(len(found.files), preprocessing)
+    return found.read(preprocessing)
+
+
+def require_memory(count: int, preprocessing: Preprocessing, processes: int = 1) -> None:
+    """Checks that images fit in memory; each process holds all of them, once: each is read into its place.
+
+    Args:
+        count: how many images.
+        preprocessing: gives their size.
+        processes: how many share the memory.
+
+    Raises:
+        DataError: they do not fit.
+    """
+    needed = count * 3 * preprocessing.height * preprocessing.width
+    there = memory()
+    if processes * needed > MEMORY_SHARE * there:
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        raise DataError(
+            f"{count} images of {preprocessing.width}x{preprocessing.height} need {needed / 2**30:.1f} GiB of memory"
+            f"{each}, there are {there / 2**30:.1f} in all; take fewer images (training images: data.per_class)"
+        )
 
 
 def _class_folders(root: Path) -> list[str]:
@@ -110,11 +167,16 @@ def _class_folders(root: Path) -> list[str]:
 
 def _images(folder: Path, most: int | None) -> Iterator[Path]:
     known = Image.registered_extensions()
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in known and path.is_file())
+    seen = (path for path in folder.rglob("*") if not _hidden(path.relative_to(folder)))
+    files = sorted(path for path in seen if path.suffix.lower() in known and path.is_file())
     if not files:
         raise DataError(f"{folder}: no images here; they are recognized by their names, such as .jpg, .png or .webp")
     for index in spread_indices(len(files), most or len(files)).tolist():
         yield files[index]
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _read(path: Path, preprocessing: Preprocessing, into: Pixels) -> bool:
@@ -133,17 +195,6 @@ def _closed_up(images: Pixels, kept: Sequence[int]) -> Pixels:
         if place != index:
             images[place] = images[index]
     return images[: len(kept)]
-
-
-def _require_memory(root: Path, count: int, preprocessing: Preprocessing) -> None:
-    """Each image is read into its place: they are held once."""
-    needed = count * 3 * preprocessing.height * preprocessing.width
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > MEMORY_SHARE * there:
-        raise DataError(
-            f"{root}: {count} images of {preprocessing.width}x{preprocessing.height} need {needed / 2**30:.1f} GiB of "
-            f"memory, this machine has {there / 2**30:.1f}; take fewer images (training images: data.per_class)"
-        )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from models.bundle import BundleError, read_manifest
 from models.bundle.manifest import Normalization
-from models.bundle.reader import require_shapes
+from models.bundle.reader import gray_images, require_shapes
 from models.classifiers import ClassifierConfig, ExportedConfig
 from models.classifiers.exported import read_program
 from models.classifiers.normalization import Normalized
@@ -148,7 +148,7 @@ class NetworkRecipe(BaseModel):
     def _probe(self, network: nn.Module, classes: int, preprocessing: Preprocessing, images: int) -> None:
         told = f"{images} image{'s' if images > 1 else ''}"
         try:
-            logits = network(torch.full((images, 3, preprocessing.height, preprocessing.width), 0.5))
+            logits = network(gray_images(images, preprocessing))
         except Exception as error:  # a user's network may raise anything
             size = f"{preprocessing.width}x{preprocessing.height}"
             todo = f"; {EXPORT_ANEW}" if isinstance(self.architecture, ExportedConfig) else ""
@@ -224,7 +224,7 @@ def require_gradients(network: nn.Module, preprocessing: Preprocessing, what: st
     Raises:
         NetworkError: no gradient reaches the image.
     """
-    image = torch.full((PROBE_BATCHES[-1], 3, preprocessing.height, preprocessing.width), 0.5, requires_grad=True)
+    image = gray_images(PROBE_BATCHES[-1], preprocessing).requires_grad_()
     try:
         torch.autograd.grad(network(image).float().sum(), image)
     except RuntimeError as error:

@@ -139,6 +139,8 @@ def _override(content: dict[str, Any], setting: str) -> None:
         raise RecipeError(f"--set {setting}: not of the form key.key=value")
     *sections, key = name.split(".")
     for section in sections:
+        if not text and section not in content:
+            return  # nothing to take out
         content = content.setdefault(section, {})
         if not isinstance(content, dict):
             raise RecipeError(f"--set {setting}: {section} is not a section")

@@ -1,5 +1,6 @@
 """Which of the trained purifiers make the pool: the most different of those that are accurate enough."""
 
+from decimal import Decimal
 from typing import Annotated
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from models.purifier import Purifier
 from trainer.errors import SelectionError
 from trainer.images import LabeledImages
-from trainer.inference import accuracy, outputs
+from trainer.inference import outputs
 
 
 class Selection(BaseModel):
@@ -50,11 +51,12 @@ def choose(
     for name, purifier in purifiers.items():
         purifier.to(device)
         answers[name] = outputs(nn.Sequential(purifier, classifier), images, device)
-    undefended = accuracy(outputs(classifier, images, device), images)
-    lost = {name: undefended - accuracy(answer, images) for name, answer in answers.items()}
-    good = [name for name in purifiers if lost[name] <= selection.most_lost]
+    undefended = _right(outputs(classifier, images, device), images)
+    lost = {name: undefended - _right(answer, images) for name, answer in answers.items()}
+    most = Decimal(str(selection.most_lost)) * len(images)  # in floats, 0.29 of 100 images are fewer than 29
+    good = [name for name in purifiers if lost[name] <= most]
     if len(good) < selection.keep:
-        told = ", ".join(f"{name} {100 * value:.2f}" for name, value in lost.items())
+        told = ", ".join(f"{name} {100 * count / len(images):.2f}" for name, count in lost.items())
         raise SelectionError(
             f"only {len(good)} purifiers cost at most {100 * selection.most_lost:g} points of accuracy, "
             f"pool.selection.keep asks for {selection.keep}; points lost: {told}"
@@ -81,3 +83,8 @@ def most_diverse(answers: Tensor, keep: int) -> set[int]:
         gains[sorted(chosen)] = -1
         chosen.add(int(gains.argmax()))
     return chosen
+
+
+def _right(logits: Tensor, images: LabeledImages) -> int:
+    """How many of `images` `(N, classes)` logits label correctly."""
+    return int((logits.argmax(1) == images.labels).sum())

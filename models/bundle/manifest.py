@@ -1,5 +1,7 @@
 """The manifest of a bundle, `bundle.json`: what one deployment serves and where it came from."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -97,8 +99,7 @@ class Pool(Section):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        names = [purifier.name for purifier in self.purifiers]
-        twice = sorted({name for name in names if names.count(name) > 1})
+        twice = repeated(purifier.name for purifier in self.purifiers)
         if twice:
             raise ValueError(f"two purifiers have the same name: {', '.join(twice)}")
         return self
@@ -132,7 +133,7 @@ class Manifest(Section):
     @field_validator("labels")
     @classmethod
     def _distinct(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({label for label in labels if labels.count(label) > 1})
+        twice = repeated(labels)
         if twice:
             raise ValueError(f"two classes have the same label: {', '.join(twice)}")
         return labels
@@ -142,6 +143,11 @@ class Manifest(Section):
         if self.pool.grid > min(self.preprocessing.height, self.preprocessing.width):
             raise ValueError(f"an image has fewer pixels than a {self.pool.grid}x{self.pool.grid} grid has patches")
         return self
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """The names that occur more than once, sorted."""
+    return sorted(name for name, times in Counter(names).items() if times > 1)
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -23,6 +23,7 @@ from models.bundle.manifest import Classifier, Manifest, WeightsFile, read_manif
 from models.classifiers import ExportedConfig
 from models.classifiers.exported import read_program
 from models.classifiers.normalization import Normalized
+from models.preprocessing import Preprocessing
 from models.purifier import Purifier
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -94,6 +95,11 @@ def _read_network(folder: Path, weights: WeightsFile, build: Callable[[], Networ
     return network.eval().requires_grad_(False)
 
 
+def gray_images(count: int, size: Preprocessing) -> Tensor:
+    """What a network is tried with: `(count, 3, height, width)` float32 of 0.5, channels last as all images come."""
+    return torch.full((count, 3, size.height, size.width), 0.5).contiguous(memory_format=torch.channels_last)
+
+
 def require_shapes(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
     """Compares names and shapes of the tensors of a network.
 
@@ -135,7 +141,7 @@ def _check_classifier(folder: Path, manifest: Manifest, classifier: nn.Module) -
     size = manifest.preprocessing
     for count in CHECKED_BATCHES:
         try:
-            logits = classifier(torch.full((count, 3, size.height, size.width), 0.5))
+            logits = classifier(gray_images(count, size))
         except Exception as error:  # a user's network may raise anything
             raise ClassifierFailedError(
                 f"{folder}: the classifier fails on {count} images of {size.width}x{size.height}: {error}"

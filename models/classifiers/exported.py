@@ -16,7 +16,8 @@ from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
-from torch import nn
+from torch import Tensor, fx, nn
+from torch.fx.node import Argument, map_aggregate
 
 SAMPLE_INPUTS = "data/sample_inputs/"
 COMPILED_CODE = "data/aotinductor/"
@@ -31,6 +32,12 @@ ENTRY = re.compile(
 """The files that are let through, in their exact case: PyTorch finds a file whatever the case of its name."""
 SIZE = re.compile(r"([A-Z]\w*\(|'[\w.+-]*'|[a-z_]+=(True|False|\d)|\d|[-+*/,() ])*")
 """A symbolic size: numbers, names and constructors. PyTorch hands it to sympy, which evaluates it as Python."""
+
+CHECK = torch.ops.aten._assert_tensor_metadata.default  # noqa: SLF001 - the operator has no other name
+RESHAPES = {
+    torch.ops.aten.view.default: torch.ops.aten.reshape.default,
+    torch.ops.aten.view_as.default: torch.ops.aten.reshape_as.default,
+}
 
 
 class UnsafeProgramError(Exception):
@@ -51,6 +58,8 @@ class ExportedConfig(BaseModel):
 def read_program(archive: bytes) -> nn.Module:
     """The module in a `.pt2` archive, without unpickling anything.
 
+    It runs where its weights are moved to, under autocast and on channels-last images, however it was exported.
+
     Raises:
         UnsafeProgramError: the archive holds compiled code, pickled weights or constants, or custom objects.
         zipfile.BadZipFile: it is no archive.
@@ -64,7 +73,50 @@ def read_program(archive: bytes) -> nn.Module:
                 raise UnsafeProgramError(f"{inner or entry.filename}: {reason}")
             copy.writestr(entry, b"" if inner.startswith(SAMPLE_INPUTS) else content)
     safe.seek(0)
-    return torch.export.load(safe).module()
+    program = torch.export.load(safe).module()
+    for module in program.modules():
+        _take_constants_along(module)
+        if isinstance(module, fx.GraphModule):
+            _adapt(module)
+    return program
+
+
+def _take_constants_along(module: nn.Module) -> None:
+    """Makes buffers of the tensors that a program holds beside its weights; they move with it then."""
+    for name, constant in list(vars(module).items()):
+        if isinstance(constant, Tensor):
+            delattr(module, name)
+            module.register_buffer(name, constant, persistent=False)
+
+
+def _adapt(program: fx.GraphModule) -> None:
+    """Frees a graph of the device, number format and memory format that it was exported with."""
+    for node in list(program.graph.nodes):
+        if node.target is CHECK:  # of the device and number format of a tensor, before each conversion
+            program.graph.erase_node(node)
+        elif node.target in RESHAPES:  # there is no view of a channels-last tensor with its channels and pixels in one
+            node.target = RESHAPES[node.target]
+    _follow_device(program.graph)
+    program.recompile()
+
+
+def _follow_device(graph: fx.Graph) -> None:
+    """Creates tensors on the device of the images (in a part of a program: of its first tensor), not on a fixed one."""
+    inputs = [node for node in graph.nodes if node.op == "placeholder"]
+    tensors = [node for node in inputs if isinstance(node.meta.get("val"), Tensor)]
+    if not tensors:
+        return
+    with graph.inserting_after(inputs[-1]):
+        device = graph.call_function(getattr, (tensors[0], "device"))
+
+    def followed(value: Argument) -> Argument:
+        return device if isinstance(value, torch.device) else value
+
+    for node in graph.nodes:
+        node.args = map_aggregate(node.args, followed)
+        node.kwargs = map_aggregate(node.kwargs, followed)
+    if not device.users:
+        graph.erase_node(device)
 
 
 def _objections(name: str, content: bytes) -> Iterator[str]:

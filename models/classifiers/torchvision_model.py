@@ -8,6 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator
 from torch import nn
 
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+"""They give several tensors in training, and torchvision's weights of them expect a normalization of their own."""
+
 
 class TorchvisionConfig(BaseModel):
     """A torchvision classifier.
@@ -26,6 +29,8 @@ class TorchvisionConfig(BaseModel):
     def _known(cls, name: str) -> str:
         if name not in classifiers():
             raise ValueError(f"torchvision has no classifier called {name!r}")
+        if name in WITH_AUXILIARY_HEADS:
+            raise ValueError(f"{name} has auxiliary heads and scales its input itself: export it as a program instead")
         return name
 
     def build(self, classes: int) -> nn.Module:

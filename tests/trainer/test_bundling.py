@@ -133,6 +133,39 @@ def test_a_bundle_with_something_else_beside_it_is_refused(output: Path) -> None
         require_place(output)
 
 
+@pytest.mark.parametrize("name", ["mine.safetensors", "mine.pt2"])
+def test_weights_beside_a_bundle_that_are_not_of_it_are_refused_and_left_as_they_are(
+    make_bundling: MakeBundling, output: Path, name: str
+) -> None:
+    (output / name).write_bytes(b"mine")
+    before = contents(output)
+
+    with pytest.raises(RunError, match=rf"holds what is no part of a bundle \({name}\); name another folder"):
+        make_bundling().write(output)
+
+    assert contents(output) == before
+
+
+def test_files_beside_a_manifest_that_cannot_be_read_are_left_as_they_are(
+    make_bundling: MakeBundling, output: Path
+) -> None:
+    (output / "bundle.json").write_text("{}")
+    before = contents(output)
+
+    with pytest.raises(RunError, match=r"bundle\.json: .*name another folder"):
+        make_bundling().write(output)
+
+    assert contents(output) == before
+
+
+def test_what_a_killed_process_has_left_in_a_bundle_goes_with_it(make_bundling: MakeBundling, output: Path) -> None:
+    (output / ".fgsm-edsr.safetensors.partial").write_bytes(b"half")
+
+    make_bundling().write(output)
+
+    assert not (output / ".fgsm-edsr.safetensors.partial").exists()
+
+
 def test_a_file_in_the_place_of_the_bundle_is_refused(make_bundling: MakeBundling, tmp_path: Path) -> None:
     (tmp_path / "bundle").write_bytes(b"mine")
 
@@ -155,6 +188,17 @@ def test_a_mounted_volume_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     with pytest.raises(RunError, match="a mounted volume"):
         require_place(tmp_path)
+
+
+def test_the_diversity_of_large_images_is_measured_on_one(
+    make_bundling: MakeBundling, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.bundling, "DIVERSITY_PIXELS", 12 * 12 - 1)
+
+    measured = make_bundling().write(tmp_path / "bundle")
+
+    assert measured.diversity
+    assert measured.diversity.images == 1
 
 
 def test_the_manifest_tells_of_classifier_and_surrogate_alike(make_bundling: MakeBundling, output: Path) -> None:

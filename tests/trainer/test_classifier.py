@@ -180,6 +180,28 @@ def test_the_learning_rate_rises_to_its_peak_and_falls_to_nothing(two_colors: La
     assert rates[-1] < 0.01
 
 
+def test_a_warm_up_of_just_one_step_begins_at_the_peak(two_colors: LabeledImages, fabric: Fabric) -> None:
+    training = TRAINING.model_copy(update={"phases": (Phase(epochs=1, resolution=8),), "warmup": 0.25})
+    learning = task(Averaging(), two_colors, fabric, training)
+    rates = []
+    for number in range(4):
+        rates.append(learning.optimizer.param_groups[0]["lr"])
+        learning.step(number)
+
+    assert rates == pytest.approx([0.05, 0.05 * 2 / 3, 0.05 / 3, 0], abs=1e-6)
+
+
+def test_a_classifier_can_be_trained_without_momentum(two_colors: LabeledImages, fabric: Fabric) -> None:
+    learner = Averaging()
+    learning = task(learner, two_colors, fabric, TRAINING.model_copy(update={"momentum": 0, "weight_decay": 0}))
+    before, rate = learner.head.weight.detach().clone(), learning.optimizer.param_groups[0]["lr"]
+
+    learning.step(0)
+
+    assert learner.head.weight.grad is not None
+    torch.testing.assert_close(learner.head.weight, before - rate * learner.head.weight.grad)
+
+
 def test_fewer_images_than_a_batch_are_told(two_colors: LabeledImages, fabric: Fabric) -> None:
     with pytest.raises(TooFewImagesError, match="classifier: 15 images are fewer than a batch of 16"):
         task(network(), two_colors.spread(15), fabric)
@@ -196,3 +218,8 @@ def test_a_batch_that_cannot_be_shared_equally_is_told(two_colors: LabeledImages
 def test_a_setting_of_zero_is_refused(setting: str) -> None:
     with pytest.raises(ValidationError, match=setting):
         ClassifierTraining.model_validate({"phases": [{"epochs": 1, "resolution": 8}], setting: 0})
+
+
+def test_labels_that_are_smoothed_by_more_than_all_are_refused() -> None:
+    with pytest.raises(ValidationError, match="label_smoothing"):
+        ClassifierTraining.model_validate({"phases": [{"epochs": 1, "resolution": 8}], "label_smoothing": 1.1})

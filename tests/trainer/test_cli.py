@@ -8,6 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+import trainer.images
 from models.bundle import read_bundle, read_manifest
 from models.classifiers import ResNetConfig
 from trainer.cli import app
@@ -147,6 +148,17 @@ def test_test_images_of_other_classes_are_told_before_anything_is_trained(
     result = invoke("all", "--train", tree, "--test", other, "--output", tmp_path / "bundle")
 
     assert_told(result, "blue", "green")
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_do_not_fit_in_memory_in_every_process_are_told_before_another_is_started(
+    invoke: Invoke, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.images, "memory", lambda: 4 * 20 * 3 * 12 * 12)
+
+    result = invoke("all", "--train", tree, "--test", tree, "--output", tmp_path / "bundle", "--processes", 4)
+
+    assert_told(result, "20 images of 12x12 need ", " in each of 4 processes, ", "take fewer images")
     assert not (tmp_path / "run").exists()
 
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torchvision.datasets.cifar
+from pydantic import ValidationError
 from torchvision.datasets import CIFAR10
 
+import trainer.images
 from models.preprocessing import Preprocessing
-from trainer.data import CIFAR10Data, FolderData
+from trainer.data import CIFAR10Data, FolderData, read_splits
 from trainer.errors import DataError
 
 SIZE = Preprocessing(resize=32, height=32, width=32)
@@ -112,8 +114,9 @@ def test_folders_are_read_each_for_its_purpose(tmp_path: Path, write_tree: Calla
         per_class=2,
     )
 
-    train, test = folders.read("train", SMALL), folders.read("test", SMALL)
+    read = read_splits(folders, ["train", "test"], SMALL)
 
+    train, test = read["train"], read["test"]
     assert (len(train), len(test)) == (4, 8)
     assert train.classes == test.classes == ("red", "blue")
     assert train.labels.tolist() == [1, 1, 0, 0]
@@ -125,7 +128,7 @@ def test_images_to_measure_on_are_asked_for_where_none_are_named(
     folders = FolderData(kind="folder", train=write_tree(tmp_path / "train", 2, 0))
 
     with pytest.raises(DataError, match=r"data\.test, or with --test"):
-        folders.read("test", SMALL)
+        read_splits(folders, ["test"], SMALL)
 
 
 def test_images_are_trained_on_at_the_size_that_is_served(
@@ -133,4 +136,26 @@ def test_images_are_trained_on_at_the_size_that_is_served(
 ) -> None:
     folders = FolderData(kind="folder", train=write_tree(tmp_path / "train", 2, 0))
 
-    assert folders.read("train", Preprocessing(resize=10, height=8, width=8)).images.shape[2:] == (8, 8)
+    read = read_splits(folders, ["train"], Preprocessing(resize=10, height=8, width=8))
+    assert read["train"].images.shape[2:] == (8, 8)
+
+
+def test_images_have_to_fit_in_memory_all_together_in_every_process(
+    tmp_path: Path, write_tree: Callable[[Path, int, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each split has 10 images of 432 bytes."""
+    tree = write_tree(tmp_path / "images", 5, 0)
+    folders = FolderData(kind="folder", train=tree, test=tree)
+    monkeypatch.setattr(trainer.images, "memory", lambda: 13_000)
+
+    assert len(read_splits(folders, ["train", "test"], SMALL, processes=1)) == 2
+    assert len(read_splits(folders, ["train"], SMALL, processes=2)) == 1
+    with pytest.raises(DataError, match=r"^20 images of 12x12 need .* in each of 2 processes, .*take fewer images"):
+        read_splits(folders, ["train", "test"], SMALL, processes=2)
+
+
+def test_classes_that_are_named_twice_are_told() -> None:
+    labels = ["dog", "cat", "elk", "cat", "dog", "cat"]
+
+    with pytest.raises(ValidationError, match="two classes have the same label: cat, dog"):
+        FolderData.model_validate({"kind": "folder", "train": "images", "labels": labels})

@@ -98,6 +98,17 @@ def test_images_in_folders_below_a_class_belong_to_it_and_other_files_are_left_a
     assert (data.classes, len(data), data.skipped) == (("cat",), 2, ())
 
 
+def test_hidden_files_and_folders_below_a_class_are_no_images_of_it(tmp_path: Path) -> None:
+    tree = tmp_path / ".cache" / "tree"
+    save(tree / "cat" / "a.png", gray(1))
+    for name in ("._a.png", ".ipynb_checkpoints/a-checkpoint.png", "siam/.thumbnails/deep/a.png"):
+        save(tree / "cat" / name, gray(9))
+
+    data = read_image_folder(tree, SMALL)
+
+    assert data.images[:, 0, 0, 0].tolist() == [1]
+
+
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: No such file or directory"):
         read_image_folder(tmp_path / "nowhere", SMALL)

@@ -254,6 +254,26 @@ def test_a_program_without_gradients_cannot_be_attacked_and_that_is_told(
         require_gradients(read, SIZE, "surrogate")
 
 
+class Rowwise(nn.Module):
+    """Reads the pixels of a row two by two, as complex numbers: that takes rows that lie in memory pixel by pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(torch.unflatten(images, 3, (-1, 2)))
+        logits: Tensor = self.head(pairs.abs().mean(dim=(2, 3)))
+        return logits
+
+
+def test_a_program_that_fails_on_images_as_they_come_is_told(tmp_path: Path, write_program: WriteProgram) -> None:
+    path = write_program(Rowwise(), tmp_path / "mine.pt2", 12)
+
+    with pytest.raises(NetworkError, match=r"mine\.pt2: fails on 1 image of 12x12: .*stride 1"):
+        NetworkRecipe(architecture=ExportedConfig(), weights=path).read(3, SIZE)
+
+
 @pytest.mark.parametrize(
     ("said", "match"),
     [

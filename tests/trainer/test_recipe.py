@@ -112,6 +112,11 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None
         ('kind = "resnet", width = 8', 'kind = "exported", width = 8', r"classifier\.architecture\.exported\.width"),
         ('kind = "resnet", width = 8, blocks = [1, 1, 1, 1]', 'kind = "exported"', "cannot be trained here"),
         ('kind = "resnet", width = 8, blocks = [1, 1, 1, 1]', 'kind = "torchvision", name = "resnet5"', "'resnet5'"),
+        (
+            'kind = "resnet", width = 8, blocks = [1, 1, 1, 1]',
+            'kind = "torchvision", name = "googlenet"',
+            r"classifier\.architecture\.torchvision\.name: .*googlenet has auxiliary heads .*export it as a program",
+        ),
         ("fgsm = {", '"my attack" = {', r"pool\.training\.attacks\.my attack"),
         ("fgsm = {", '"../../x" = {', r"pool\.training\.attacks\.\.\./\.\./x"),
         ("edsr = {", '"e.dsr" = {', r"pool\.training\.purifiers\.e\.dsr"),
@@ -123,6 +128,7 @@ def test_a_file_that_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None
         ("height = 12", "height = 10", "square"),
         ('kind = "folder"', 'kind = "floppy"', r"data.*'floppy'"),
         ('train = "train"', "", r"data\.folder\.train"),
+        ('test = "test"', 'labels = ["blue", "red", "blue"]', r"data\.folder\.labels: .*same label: blue"),
         ('name = "toy"', 'name = "../toy"', "name"),
         ('name = "toy"', "", "name: Field required"),
         ("[pool]", "[pool]\nselection = { keep = 5 }", r"selection\.keep is 5, but only 4 purifiers are trained"),
@@ -183,6 +189,13 @@ def test_a_setting_without_a_value_takes_the_key_out(recipe_file: Path) -> None:
     assert read_recipe(str(recipe_file), ["pool.training.guidance="]) == read_recipe(str(recipe_file))
 
 
+@pytest.mark.parametrize("setting", ["pool.selection.keep=", "no.such.section="])
+def test_a_setting_that_takes_out_of_a_section_that_is_not_there_changes_nothing(
+    recipe_file: Path, setting: str
+) -> None:
+    assert read_recipe(str(recipe_file), [setting]) == read_recipe(str(recipe_file))
+
+
 def test_of_two_settings_of_one_key_the_last_holds(recipe_file: Path) -> None:
     assert read_recipe(str(recipe_file), ["pool.grid=3", "pool.grid=4"]).pool.grid == 4
 
@@ -194,6 +207,7 @@ def test_of_two_settings_of_one_key_the_last_holds(recipe_file: Path) -> None:
         ("=3", "--set =3: not of the form"),
         ("pool..grid=3", r"--set pool\.\.grid=3: not of the form"),
         ("name.first=3", "--set name.first=3: name is not a section"),
+        ("name.first=", "--set name.first=: name is not a section"),
         ("pool.grit=3", r"toy\.toml: pool\.grit"),
         ("pool.grid=three", r"toy\.toml: pool\.grid"),
     ],

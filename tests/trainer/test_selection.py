@@ -96,6 +96,19 @@ def test_a_purifier_that_costs_accuracy_is_kept_where_that_is_allowed(
     assert "wrong" in choose(Selection(keep=2, most_lost=0.5), Brightness(), candidates, images, CPU)
 
 
+@pytest.mark.parametrize("most_lost", [0.29, 0.07])
+def test_a_purifier_that_costs_just_the_limit_is_kept(most_lost: float) -> None:
+    """Of 100 images, one brightens some of the dark ones over a half: a share that floats give as a little more."""
+    lost = round(100 * most_lost)
+    levels = torch.tensor([120] * lost + [10] * (60 - lost) + [240] * 40, dtype=torch.uint8)
+    images = LabeledImages(levels.view(-1, 1, 1, 1).expand(-1, 3, 4, 4).contiguous(), (levels > 127).long(), ("a", "b"))
+    purifiers = {"same": painter(0.0), "costly": painter(0.1)}
+
+    assert choose(Selection(keep=2, most_lost=most_lost), Brightness(), purifiers, images, CPU) == ("same", "costly")
+    with pytest.raises(SelectionError, match=rf"points lost: same 0\.00, costly {lost}\.00"):
+        choose(Selection(keep=2, most_lost=most_lost - 0.001), Brightness(), purifiers, images, CPU)
+
+
 def test_too_few_accurate_purifiers_are_told_with_what_each_costs(
     images: LabeledImages, candidates: dict[str, Purifier]
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_weights_file_outside_of_the_folder_is_refused(
     ("change", "where"),
     [
         (lambda manifest: manifest["pool"]["purifiers"][1].update(name="fgsm-edsr"), "same name: fgsm-edsr"),
+        (lambda manifest: manifest.update(labels=["cat", "dog", "ape", "dog", "cat"]), "same label: cat, dog"),
         (lambda manifest: manifest["pool"].update(purifiers=[]), "pool.purifiers"),
         (lambda manifest: manifest["preprocessing"].update(resize=31), "32x32 does not fit"),
         (lambda manifest: manifest["pool"].update(grid=33), "33x33 grid"),
@@ -159,6 +160,18 @@ def test_a_manifest_that_contradicts_itself_is_invalid(
     edit_manifest(change)
 
     with pytest.raises(ManifestInvalidError, match=located(bundle_copy, where)):
+        read_manifest(bundle_copy)
+
+
+def test_a_hundred_thousand_labels_are_read_and_those_that_are_there_twice_are_named(
+    bundle_copy: Path, edit_manifest: EditManifest
+) -> None:
+    labels = [f"class-{index}" for index in range(100_000)]
+    edit_manifest(lambda manifest: manifest.update(labels=labels))
+    assert read_manifest(bundle_copy).labels == tuple(labels)
+
+    edit_manifest(lambda manifest: manifest.update(labels=[*labels, "class-7"]))
+    with pytest.raises(ManifestInvalidError, match=located(bundle_copy, "same label: class-7")):
         read_manifest(bundle_copy)
 
 

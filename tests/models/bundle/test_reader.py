@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.bundle import Bundle, read_bundle
 from models.bundle.errors import (
@@ -54,6 +54,19 @@ def use_program(replace_weights: ReplaceWeights, edit_manifest: EditManifest) ->
 
 def linear(size: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, classes)).eval()
+
+
+class Rowwise(nn.Module):
+    """Reads the pixels of a row two by two, as complex numbers: that takes rows that lie in memory pixel by pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(3, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(torch.unflatten(images, 3, (-1, 2)))
+        logits: Tensor = self.head(pairs.abs().mean(dim=(2, 3)))
+        return logits
 
 
 def at(folder: Path, file: str, *parts: str) -> str:
@@ -226,6 +239,16 @@ def test_a_program_that_fails_on_images_of_the_declared_size_is_refused(
     use_program(linear(16, 4), 16)
 
     with pytest.raises(ClassifierFailedError, match=at(bundle_copy, "", "32x32")):
+        read_bundle(bundle_copy)
+
+
+def test_a_program_that_fails_on_images_as_they_are_served_is_refused(
+    bundle_copy: Path, edit_manifest: EditManifest, use_program: Callable[[nn.Module, int], None]
+) -> None:
+    use_program(Rowwise().eval(), 32)
+    edit_manifest(lambda manifest: manifest["classifier"].update(normalization=None))
+
+    with pytest.raises(ClassifierFailedError, match=at(bundle_copy, "", "fails on 1 images", "stride 1")):
         read_bundle(bundle_copy)
 
 

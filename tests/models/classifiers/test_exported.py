@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from models.classifiers.exported import UnsafeProgramError, read_program
 
@@ -91,3 +91,110 @@ def test_compiled_code_is_refused(rebuild: Rebuild) -> None:
 def test_bytes_that_are_no_archive_are_refused(malicious_pickle: bytes) -> None:
     with pytest.raises(zipfile.BadZipFile):
         read_program(malicious_pickle[:-30])
+
+
+class Viewing(nn.Module):
+    """Ends as many networks do: a view of a map of several pixels as one row an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 8 * 8, 5)
+
+    def rows(self, features: Tensor) -> Tensor:
+        return features.view(features.shape[0], -1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.rows(self.convolution(images)))
+        return logits
+
+
+class ViewingAs(Viewing):
+    def rows(self, features: Tensor) -> Tensor:
+        return features.view_as(torch.empty(features.shape[0], 4 * 8 * 8, device=features.device))
+
+
+class Converting(nn.Module):
+    """Asks for float32 where autocast gives bfloat16, and makes tensors on the device of its images."""
+
+    scale: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 3, padding=1)
+        self.head = nn.Linear(4, 5)
+        self.register_buffer("scale", torch.rand(4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.convolution(images).to(torch.float32).mean(dim=(2, 3))
+        places = torch.arange(4, device=images.device) * self.scale + torch.tensor([1.0, 2.0, 3.0, 4.0])
+        logits: Tensor = self.head((features + places).to(images.device))
+        return logits.to(torch.float32)
+
+
+class Frozen(Converting):
+    """The part without gradients becomes a graph inside the graph."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super().forward(images)
+
+
+@pytest.fixture(params=[Viewing, ViewingAs, Converting, Frozen])
+def network(request: pytest.FixtureRequest) -> nn.Module:
+    """Of 8x8 images and five classes."""
+    made: nn.Module = request.param()
+    return made.eval()
+
+
+@pytest.fixture(params=["as exported", "decomposed"])
+def program(network: nn.Module, request: pytest.FixtureRequest) -> nn.Module:
+    """The network exported on the CPU for plain images in float32, and read again."""
+    batch = {0: torch.export.Dim("batch")}
+    exported = torch.export.export(network, (torch.rand(2, 3, 8, 8),), dynamic_shapes=(batch,))
+    if request.param == "decomposed":
+        exported = exported.run_decompositions()
+    file = io.BytesIO()
+    torch.export.save(exported, file)
+    return read_program(file.getvalue())
+
+
+def images_as_served() -> Tensor:
+    return torch.rand(3, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+
+
+@torch.no_grad()
+def test_a_program_takes_channels_last_images(network: nn.Module, program: nn.Module) -> None:
+    images = images_as_served()
+
+    torch.testing.assert_close(program(images), network(images.contiguous()))
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@torch.no_grad()
+def test_a_program_computes_in_bfloat16(network: nn.Module, program: nn.Module, device: str) -> None:
+    images = images_as_served()
+
+    with torch.autocast(device, torch.bfloat16):
+        logits = program.to(device)(images.to(device))
+
+    torch.testing.assert_close(logits.float().cpu(), network(images.contiguous()), atol=0.05, rtol=0.02)
+
+
+@pytest.mark.parametrize("device", ["meta", pytest.param("cuda", marks=pytest.mark.cuda)])
+@torch.no_grad()
+def test_a_program_runs_on_another_device_than_it_was_exported_on(program: nn.Module, device: str) -> None:
+    """The device `meta`, which computes shapes alone, is there on every machine."""
+    logits = program.to(device)(images_as_served().to(device))
+
+    assert (logits.device.type, logits.shape) == (device, (3, 5))
+
+
+@pytest.mark.cuda
+@torch.no_grad()
+def test_a_program_gives_the_same_logits_on_a_gpu(network: nn.Module, program: nn.Module) -> None:
+    images = images_as_served()
+
+    logits = program.to("cuda")(images.cuda())
+
+    torch.testing.assert_close(logits.cpu(), network(images.contiguous()), atol=1e-3, rtol=1e-3)

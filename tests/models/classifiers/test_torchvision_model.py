@@ -29,3 +29,9 @@ def test_a_torchvision_classifier_is_rebuilt_from_its_stored_config() -> None:
 def test_a_name_that_is_no_torchvision_image_classifier_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match=f"no classifier called {name!r}"):
         TorchvisionConfig(name=name)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_network_with_auxiliary_heads_is_refused_with_what_can_be_done(name: str) -> None:
+    with pytest.raises(ValidationError, match=f"{name} has auxiliary heads .*: export it as a program instead"):
+        TorchvisionConfig(name=name)
