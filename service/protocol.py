@@ -56,10 +56,12 @@ class GuardedProtocol(HttpToolsProtocol):
         """Takes a connection, in place of the one that is idle for longest if there are too many.
 
         Where none is idle, it may ask a probe and nothing else. Until it asks it counts as idle itself, so that there
-        is never more than one such beside those that are being answered.
+        is never more than one such beside those that are being answered; who takes its place may do no more.
         """
         super().connection_made(cast("asyncio.Transport", OnePieceTransport(transport, self.loop)))
-        self._one_too_many = len(self.connections) > self._limits.connections and not self._close_an_idle_one()
+        if len(self.connections) > self._limits.connections:
+            replaced = self._close_an_idle_one()
+            self._one_too_many = replaced is None or replaced._one_too_many  # noqa: SLF001 - one of ours
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -114,13 +116,14 @@ class GuardedProtocol(HttpToolsProtocol):
         """Whether nothing is being answered: no head came yet, or the answer to the last one is sent."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _close_an_idle_one(self) -> bool:
+    def _close_an_idle_one(self) -> "GuardedProtocol | None":
         others = (one for one in self.connections if isinstance(one, GuardedProtocol) and one is not self)
         idle = [one for one in others if one.between_requests and not one.transport.is_closing()]
         if not idle:
-            return False
-        min(idle, key=lambda one: one.idle_since).transport.close()
-        return True
+            return None
+        longest = min(idle, key=lambda one: one.idle_since)
+        longest.transport.close()
+        return longest
 
     def _await_head(self) -> None:
         if self._head_timer is None:

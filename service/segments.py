@@ -1,8 +1,8 @@
 """The parts that an image file is made of, counted before a decoder goes through them.
 
 Some parts take a decoder far longer than their bytes would suggest: a scan of a JPEG costs a walk over all pixels for
-twelve bytes, and a part of a JPEG or PNG that says nothing costs Pillow some microseconds of Python. A file of a few
-kilobytes could so hold a thread for seconds, one of 16 MiB for half an hour, and nothing can stop a decoder.
+twelve bytes, and a part that says nothing costs Pillow some microseconds of Python. A file of a few kilobytes could so
+hold a thread for seconds, one of 16 MiB for half an hour, and nothing can stop a decoder.
 """
 
 import re
@@ -13,15 +13,20 @@ from service.errors import UndecodableImageError
 
 MOST_SCANS = 32
 """Of a JPEG; encoders write a dozen at most."""
-MOST_PARTS = 10_000
-"""Of a file; 16 MiB of PNG in the usual chunks of 8 KiB have 2,000."""
-JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-"""What begins a part; not a byte 255 of the pixels, which a 0 follows, nor a place to start again among them."""
+MOST_PARTS = {"JPEG": 500, "PNG": 10_000}
+"""A JPEG has at most 255 of a color profile and some dozens of metadata; Pillow copies all that came before with each
+further one of some kinds. 16 MiB of PNG in the usual chunks of 8 KiB have 2,000."""
+JPEG_MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
+"""What ends the pixels of a scan; not a byte 255 among them, which a 0 follows, nor a place to start again."""
 JPEG_SIGNATURE, PNG_SIGNATURE = 2, 8
-START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
-WITHOUT_LENGTH = frozenset({0x01, 0xD8})
+FILL, START_OF_SCAN, END_OF_IMAGE = 0xFF, 0xDA, 0xD9
+WITHOUT_LENGTH = frozenset({0x00, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
+"""Markers before the pixels for which Pillow reads no length."""
+WITH_LENGTH = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE}) - WITHOUT_LENGTH
+"""Markers behind the pixels of a scan for which libjpeg does; it looks for the next marker right behind any other."""
 PNG_FRAME = 12
 """Bytes of a chunk around its content: length, type and checksum."""
+PNG_END = b"IEND"
 
 
 def require_few_parts(file_format: str, content: bytes) -> None:
@@ -37,31 +42,56 @@ def require_few_parts(file_format: str, content: bytes) -> None:
     parts = PARTS.get(file_format)
     if parts is None:
         return
-    found = list(islice(parts(content), MOST_PARTS + 1))
-    if len(found) > MOST_PARTS:
-        raise UndecodableImageError(f"the {file_format} image is made of more than {MOST_PARTS} parts")
+    most = MOST_PARTS[file_format]
+    found = list(islice(parts(content), most + 1))
+    if len(found) > most:
+        raise UndecodableImageError(f"the {file_format} image is made of more than {most} parts")
     if file_format == "JPEG" and found.count(START_OF_SCAN) > MOST_SCANS:
         raise UndecodableImageError(f"the JPEG image has more than {MOST_SCANS} scans")
 
 
 def jpeg_segments(content: bytes) -> Iterator[int]:
-    """The marker of each segment of the first picture (ITU-T T.81, annex B)."""
+    """The marker of each segment of the first picture (ITU-T T.81, annex B), as those who decode it go through them.
+
+    Before the pixels that is Pillow, of which each byte too many is a step of its own, and then libjpeg.
+    """
     place = JPEG_SIGNATURE
+    while place + 1 < len(content):
+        is_marker, marker = content[place] == FILL, content[place + 1]
+        if is_marker and marker == START_OF_SCAN:
+            yield from _scans(content, place)
+            return
+        yield marker if is_marker else 0
+        if not is_marker or marker == FILL:
+            place += 1
+        elif marker in WITHOUT_LENGTH:
+            place += 2
+        else:
+            place += 2 + _length(content, place + 2)
+
+
+def _scans(content: bytes, place: int) -> Iterator[int]:
     while found := JPEG_MARKER.search(content, place):
         marker, place = found[1][0], found.end()
         if marker == END_OF_IMAGE:
             return
         yield marker
-        if marker not in WITHOUT_LENGTH:
-            place += int.from_bytes(content[place : place + 2], "big")
+        if marker in WITH_LENGTH:
+            place += _length(content, place)
+
+
+def _length(content: bytes, place: int) -> int:
+    return int.from_bytes(content[place : place + 2], "big")
 
 
 def png_chunks(content: bytes) -> Iterator[int]:
-    """The length of each chunk (PNG, third edition, section 5.3)."""
+    """The length of each chunk, to the last one (PNG, third edition, section 5.3)."""
     place = PNG_SIGNATURE
     while place < len(content):
         length = int.from_bytes(content[place : place + 4], "big")
         yield length
+        if content.startswith(PNG_END, place + 4):
+            return
         place += PNG_FRAME + length
 
 

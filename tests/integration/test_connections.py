@@ -126,6 +126,10 @@ def test_where_none_is_idle_whoever_supervises_the_service_is_still_answered(
         asking.close()
     with connect(service) as silent, connect(service) as late:
         assert is_closed(silent), "there is never more than one that says nothing"
+        late.sendall(HEAD + b"Content-Length: 100\r\n\r\n")
+        assert HTTPResponse(late).fp.readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+    with connect(service) as silent, connect(service) as late:
+        assert is_closed(silent)
         late.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert HTTPResponse(late).fp.readline() == b"HTTP/1.1 200 OK\r\n"
     engine.free.set()

@@ -55,10 +55,31 @@ def with_comments(count: int) -> bytes:
     return content[:2] + count * b"\xff\xfe\x00\x02" + content[2:]
 
 
+def behind_start(more: bytes) -> bytes:
+    content = encoded("JPEG")
+    return content[:2] + more + content[2:]
+
+
+def with_hidden_scans(count: int) -> bytes:
+    """Scans within what a reserved marker seems to skip, as libjpeg looks behind it for where pixels go on."""
+    content = encoded("JPEG", progressive=True, restart_marker_blocks=1)
+    begin = content.rindex(SCAN)
+    head = content[begin : begin + 2 + int.from_bytes(content[begin + 2 : begin + 4], "big")]
+    return content[:begin] + head + b"\xff\x02\xff\xff" + count * head + END
+
+
 @pytest.mark.parametrize(
     "content",
-    [with_scans(MOST_SCANS), with_chunks(MOST_PARTS - 100), with_comments(MOST_PARTS - 100), encoded("WEBP")],
-    ids=["scans", "chunks", "comments", "webp"],
+    [
+        with_scans(MOST_SCANS),
+        with_chunks(MOST_PARTS["PNG"] - 100),
+        with_comments(MOST_PARTS["JPEG"] - 100),
+        encoded("WEBP"),
+        encoded("PNG") + bytes(200_000),
+        encoded("JPEG") + b"\xff" * 200_000,
+        with_hidden_scans(MOST_SCANS // 4),
+    ],
+    ids=["scans", "chunks", "comments", "webp", "png and zeros", "jpeg and filling", "hidden scans"],
 )
 def test_a_file_of_many_parts_is_decoded(content: bytes) -> None:
     decode(content)
@@ -68,11 +89,17 @@ def test_a_file_of_many_parts_is_decoded(content: bytes) -> None:
     ("content", "reason"),
     [
         (with_scans(MOST_SCANS + 1), "more than 32 scans"),
-        (with_scans(5000), "more than 32 scans"),
-        (with_chunks(MOST_PARTS), "more than 10000 parts"),
-        (with_comments(MOST_PARTS), "more than 10000 parts"),
+        (with_scans(100), "more than 32 scans"),
+        (with_hidden_scans(300), "more than 32 scans"),
+        (with_chunks(MOST_PARTS["PNG"]), "more than 10000 parts"),
+        (with_comments(MOST_PARTS["JPEG"]), "more than 500 parts"),
+        (behind_start(b"\xff\xd9" + b"\xff\xfe\0\2" * 1000), "more than 500 parts"),
+        (behind_start(b"\xff\xd0" * 1000), "more than 500 parts"),
+        (behind_start(b"\xff\xc8" + b"\xff\xfe\0\2" * 1000), "more than 500 parts"),
+        (behind_start(b"\xff" * 1_000_000), "more than 500 parts"),
+        (behind_start(b"\xff" + bytes(1_000_000)), "more than 500 parts"),
     ],
-    ids=["scans", "many scans", "chunks", "comments"],
+    ids=["scans", "many", "hidden", "chunks", "comments", "behind an end", "restarts", "no length", "filling", "zeros"],
 )
 def test_a_file_of_too_many_is_refused_and_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(UndecodableImageError, match=reason):
@@ -87,6 +114,13 @@ def test_scans_of_a_picture_within_the_metadata_do_not_count() -> None:
 
 def test_what_follows_the_picture_does_not_count() -> None:
     decode(encoded("JPEG") + SCAN * 1000)
+
+
+@pytest.mark.parametrize("end", [b"\0", b"", b"\xd0"])
+def test_a_megabyte_of_filling_among_the_pixels_is_looked_through_once(end: bytes) -> None:
+    content = encoded("JPEG")
+    begin = content.rindex(SCAN) + 20
+    require_few_parts("JPEG", content[:begin] + b"\xff" * 1_000_000 + end + content[begin:])
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])

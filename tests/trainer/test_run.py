@@ -386,8 +386,8 @@ def test_a_selection_that_too_few_meet_writes_no_bundle(
     finished: Finished, make_recipe: MakeRecipe, loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = make_recipe(("halo = 1", "halo = 1\nselection = { keep = 4, most_lost = 0.0 }"))
-    shares = iter([0.9, 0.8, 0.9, 0.9, 0.9])  # undefended, then behind each purifier
-    monkeypatch.setattr("trainer.selection.accuracy", lambda *_: next(shares))
+    right = iter([9, 8, 9, 9, 9])  # undefended, then behind each purifier
+    monkeypatch.setattr("trainer.selection._right", lambda *_: next(right))
 
     with pytest.raises(SelectionError, match="only 3 purifiers"):
         Bundling(Run(recipe, finished.run.folder, loop, print), CPU, finished.train, finished.test).write(
