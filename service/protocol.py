@@ -85,8 +85,8 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The head is there in time."""
         self._stop_waiting()
-        too_many = self._one_too_many and len(self.connections) > self._limits.connections
-        if too_many and self.url.partition(b"?")[0] not in PROBES:
+        self._one_too_many = self._one_too_many and len(self.connections) > self._limits.connections
+        if self._one_too_many and self.url.partition(b"?")[0] not in PROBES:
             self._refuse(TOO_MANY_CONNECTIONS, "too many connections are open", RETRY_AFTER)
         if not self.transport.is_closing():
             super().on_headers_complete()

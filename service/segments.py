@@ -24,9 +24,14 @@ WITHOUT_LENGTH = frozenset({0x00, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
 """Markers before the pixels for which Pillow reads no length."""
 WITH_LENGTH = frozenset({*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE}) - WITHOUT_LENGTH
 """Markers behind the pixels of a scan for which libjpeg does; it looks for the next marker right behind any other."""
+FRAMES = frozenset({*range(0xC0, 0xD0), 0xDE}) - {0xC4, 0xC8, 0xCC}
+"""Markers of a frame header, of which a picture has one, and Pillow keeps every entry."""
 PNG_FRAME = 12
 """Bytes of a chunk around its content: length, type and checksum."""
 PNG_END = b"IEND"
+COMPRESSED = frozenset({b"iCCP", b"iTXt", b"zTXt"})
+"""Chunks of which a kilobyte becomes a megabyte."""
+MOST_COMPRESSED = 64
 
 
 def require_few_parts(file_format: str, content: bytes) -> None:
@@ -46,8 +51,12 @@ def require_few_parts(file_format: str, content: bytes) -> None:
     found = list(islice(parts(content), most + 1))
     if len(found) > most:
         raise UndecodableImageError(f"the {file_format} image is made of more than {most} parts")
-    if file_format == "JPEG" and found.count(START_OF_SCAN) > MOST_SCANS:
-        raise UndecodableImageError(f"the JPEG image has more than {MOST_SCANS} scans")
+    for kinds, number, name in BOUNDS[file_format]:
+        if sum(kind in kinds for kind in found) > number:
+            raise UndecodableImageError(f"the {file_format} image has more than {number} {name}")
+
+
+Parts = Iterator[int] | Iterator[bytes]
 
 
 def jpeg_segments(content: bytes) -> Iterator[int]:
@@ -84,15 +93,20 @@ def _length(content: bytes, place: int) -> int:
     return int.from_bytes(content[place : place + 2], "big")
 
 
-def png_chunks(content: bytes) -> Iterator[int]:
-    """The length of each chunk, to the last one (PNG, third edition, section 5.3)."""
+def png_chunks(content: bytes) -> Iterator[bytes]:
+    """The type of each chunk, to the last one (PNG, third edition, section 5.3)."""
     place = PNG_SIGNATURE
     while place < len(content):
-        length = int.from_bytes(content[place : place + 4], "big")
-        yield length
-        if content.startswith(PNG_END, place + 4):
+        kind = content[place + 4 : place + 8]
+        yield kind
+        if kind == PNG_END:
             return
-        place += PNG_FRAME + length
+        place += PNG_FRAME + int.from_bytes(content[place : place + 4], "big")
 
 
-PARTS: dict[str, Callable[[bytes], Iterator[int]]] = {"JPEG": jpeg_segments, "PNG": png_chunks}
+PARTS: dict[str, Callable[[bytes], Parts]] = {"JPEG": jpeg_segments, "PNG": png_chunks}
+BOUNDS: dict[str, tuple[tuple[frozenset[int | bytes], int, str], ...]] = {
+    "JPEG": ((frozenset({START_OF_SCAN}), MOST_SCANS, "scans"), (frozenset(FRAMES), 1, "frames")),
+    "PNG": ((frozenset(COMPRESSED), MOST_COMPRESSED, "compressed texts and profiles"),),
+}
+"""Of some kinds of parts there may be fewer: how many, and what they are called."""

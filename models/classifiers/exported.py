@@ -12,7 +12,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -34,6 +34,7 @@ SIZE = re.compile(r"([A-Z]\w*\(|'[\w.+-]*'|[a-z_]+=(True|False|\d)|\d|[-+*/,() ]
 """A symbolic size: numbers, names and constructors. PyTorch hands it to sympy, which evaluates it as Python."""
 
 CHECK = torch.ops.aten._assert_tensor_metadata.default  # noqa: SLF001 - the operator has no other name
+WHEREABOUTS = "purigate_whereabouts"
 RESHAPES = {
     torch.ops.aten.view.default: torch.ops.aten.reshape.default,
     torch.ops.aten.view_as.default: torch.ops.aten.reshape_as.default,
@@ -94,20 +95,34 @@ def _adapt(program: fx.GraphModule) -> None:
     for node in list(program.graph.nodes):
         if node.target is CHECK:  # of the device and number format of a tensor, before each conversion
             program.graph.erase_node(node)
-        elif node.target in RESHAPES:  # there is no view of a channels-last tensor with its channels and pixels in one
+        # There is no view of a channels-last tensor with its channels and pixels in one. Of what is written through a
+        # view there must be no copy: it is left to fail.
+        elif node.target in RESHAPES and not _is_written(node):
             node.target = RESHAPES[node.target]
-    _follow_device(program.graph)
+    _follow_device(program)
     program.recompile()
 
 
-def _follow_device(graph: fx.Graph) -> None:
-    """Creates tensors on the device of the images (in a part of a program: of its first tensor), not on a fixed one."""
-    inputs = [node for node in graph.nodes if node.op == "placeholder"]
-    tensors = [node for node in inputs if isinstance(node.meta.get("val"), Tensor)]
-    if not tensors:
-        return
-    with graph.inserting_after(inputs[-1]):
-        device = graph.call_function(getattr, (tensors[0], "device"))
+def _is_written(node: fx.Node) -> bool:
+    """Whether something is written into a tensor, be it through views of it."""
+    return any(_schema_of(user, "is_mutable") or (_is_view(user) and _is_written(user)) for user in node.users)
+
+
+def _is_view(node: fx.Node) -> bool:
+    return any(one.alias_info is not None for one in _schema_of(node, "returns") or ())
+
+
+def _schema_of(node: fx.Node, name: str) -> Any:
+    return getattr(getattr(node.target, "_schema", None), name, None)
+
+
+def _follow_device(program: fx.GraphModule) -> None:
+    """Creates tensors where the program was moved to, not on a fixed device: where a buffer of it is."""
+    graph = program.graph
+    program.register_buffer(WHEREABOUTS, torch.empty(0), persistent=False)
+    with graph.inserting_before(next(node for node in graph.nodes if node.op != "placeholder")):
+        here = graph.get_attr(WHEREABOUTS)
+        device = graph.call_function(getattr, (here, "device"))
 
     def followed(value: Argument) -> Argument:
         return device if isinstance(value, torch.device) else value
@@ -117,6 +132,8 @@ def _follow_device(graph: fx.Graph) -> None:
         node.kwargs = map_aggregate(node.kwargs, followed)
     if not device.users:
         graph.erase_node(device)
+        graph.erase_node(here)
+        delattr(program, WHEREABOUTS)
 
 
 def _objections(name: str, content: bytes) -> Iterator[str]:

@@ -50,6 +50,13 @@ def with_chunks(more: int) -> bytes:
     return content[:behind_header] + more * chunk(b"abCd") + content[behind_header:]
 
 
+def with_profiles(count: int, kind: bytes = b"iCCP") -> bytes:
+    profile = b"x\0\0" + zlib.compress(bytes(1000))
+    content = encoded("PNG")
+    behind_header = 8 + 25
+    return content[:behind_header] + count * chunk(kind, profile) + content[behind_header:]
+
+
 def with_comments(count: int) -> bytes:
     content = encoded("JPEG")
     return content[:2] + count * b"\xff\xfe\x00\x02" + content[2:]
@@ -92,6 +99,10 @@ def test_a_file_of_many_parts_is_decoded(content: bytes) -> None:
         (with_scans(100), "more than 32 scans"),
         (with_hidden_scans(300), "more than 32 scans"),
         (with_chunks(MOST_PARTS["PNG"]), "more than 10000 parts"),
+        (with_profiles(65), "more than 64 compressed"),
+        (with_profiles(65, b"zTXt"), "more than 64 compressed"),
+        (with_profiles(65, b"iTXt"), "more than 64 compressed"),
+        (behind_start(b"\xff\xc0\0\x0b\x08\0\x40\0\x40\1\1\x11\0"), "more than 1 frames"),
         (with_comments(MOST_PARTS["JPEG"]), "more than 500 parts"),
         (behind_start(b"\xff\xd9" + b"\xff\xfe\0\2" * 1000), "more than 500 parts"),
         (behind_start(b"\xff\xd0" * 1000), "more than 500 parts"),
@@ -99,7 +110,22 @@ def test_a_file_of_many_parts_is_decoded(content: bytes) -> None:
         (behind_start(b"\xff" * 1_000_000), "more than 500 parts"),
         (behind_start(b"\xff" + bytes(1_000_000)), "more than 500 parts"),
     ],
-    ids=["scans", "many", "hidden", "chunks", "comments", "behind an end", "restarts", "no length", "filling", "zeros"],
+    ids=[
+        "scans",
+        "many",
+        "hidden",
+        "chunks",
+        "iCCP",
+        "zTXt",
+        "iTXt",
+        "frames",
+        "comments",
+        "behind an end",
+        "restarts",
+        "no length",
+        "filling",
+        "zeros",
+    ],
 )
 def test_a_file_of_too_many_is_refused_and_says_why(content: bytes, reason: str) -> None:
     with pytest.raises(UndecodableImageError, match=reason):

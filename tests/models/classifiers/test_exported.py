@@ -140,23 +140,44 @@ class Frozen(Converting):
             return super().forward(images)
 
 
-@pytest.fixture(params=[Viewing, ViewingAs, Converting, Frozen])
+class Numbered(Converting):
+    """A part of it takes no tensor at all."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            numbers = torch.arange(5.0, device=images.device)
+        return super().forward(images) + numbers
+
+
+class Masking(Viewing):
+    """Writes through a view into what it goes on with: a copy in its place would give other logits, silently."""
+
+    def rows(self, features: Tensor) -> Tensor:
+        features.view(features.shape[0], -1).mul_(0.5)
+        return features.flatten(1)
+
+
+@pytest.fixture(params=[Viewing, ViewingAs, Converting, Frozen, Numbered])
 def network(request: pytest.FixtureRequest) -> nn.Module:
     """Of 8x8 images and five classes."""
     made: nn.Module = request.param()
     return made.eval()
 
 
-@pytest.fixture(params=["as exported", "decomposed"])
-def program(network: nn.Module, request: pytest.FixtureRequest) -> nn.Module:
-    """The network exported on the CPU for plain images in float32, and read again."""
+def read_again(network: nn.Module, form: str) -> nn.Module:
+    """The network exported on the CPU for plain images in float32."""
     batch = {0: torch.export.Dim("batch")}
     exported = torch.export.export(network, (torch.rand(2, 3, 8, 8),), dynamic_shapes=(batch,))
-    if request.param == "decomposed":
+    if form == "decomposed":
         exported = exported.run_decompositions()
     file = io.BytesIO()
     torch.export.save(exported, file)
     return read_program(file.getvalue())
+
+
+@pytest.fixture(params=["as exported", "decomposed"])
+def program(network: nn.Module, request: pytest.FixtureRequest) -> nn.Module:
+    return read_again(network, request.param)
 
 
 def images_as_served() -> Tensor:
@@ -198,3 +219,14 @@ def test_a_program_gives_the_same_logits_on_a_gpu(network: nn.Module, program: n
     logits = program.to("cuda")(images.cuda())
 
     torch.testing.assert_close(logits.cpu(), network(images.contiguous()), atol=1e-3, rtol=1e-3)
+
+
+@torch.no_grad()
+def test_what_is_written_through_a_view_is_never_lost_silently() -> None:
+    network = Masking().eval()
+    images = images_as_served()
+
+    decomposed = read_again(network, "decomposed")
+    torch.testing.assert_close(decomposed(images), network(images.contiguous()))
+    with pytest.raises(RuntimeError, match="view"):
+        read_again(network, "as exported")(images)
