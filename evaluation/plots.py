@@ -74,7 +74,7 @@ def convergence(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
         shares = any_hit_curve(merged[cell], cell.queries)
         axes.plot([100 * share for share in shares], label=f"{name(cell)}, budget {cell.queries}{_revision(cell)}")
     axes.set_ylim(0, 100)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small")  # a curve may be anywhere within
     return figure
 
 

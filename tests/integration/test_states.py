@@ -207,11 +207,18 @@ def test_bad_images_harm_no_request_that_is_in_flight(
 
 
 def test_queries_of_many_clients_go_to_the_device_together(
-    serve: "Serve", engine: "FakeEngine", ask: Post, hold: Hold, png: Png
+    serve: "Serve",
+    engine: "FakeEngine",
+    ask: Post,
+    hold: Hold,
+    png: Png,
+    eventually: Callable[[Callable[[], bool]], None],
 ) -> None:
     service = serve(engine, max_batch=16)
     asked = [hold(service), *(ask(service, png(red)) for red in range(20))]
-    service.wait_for_value(20, "queue_depth")
+    assert service.server._state
+    gateway = service.server._state["gateway"]
+    eventually(lambda: gateway._lane.depth == 20)  # the metric counts those that are still decoded, too
     engine.free.set()
     assert [one.result().status_code for one in asked] == [200] * 21
     assert [len(batch) for batch in engine.batches] == [1, 16, 4]

@@ -116,7 +116,8 @@ class Opened:
         return held
 
     async def queued(self, count: int) -> None:
-        await until(lambda: self.value("queue_depth") == count)
+        """Waits until so many wait for the device; the metric counts those that are still decoded, too."""
+        await until(lambda: self.gateway._lane.depth == count)
 
 
 @asynccontextmanager
@@ -423,7 +424,7 @@ async def test_images_on_their_way_to_the_queue_are_told_as_waiting(engine: "Fak
         assert service.value("queue_depth") == 3
         go_on.set()
         await first
-        await service.queued(0)
+        await until(lambda: service.value("queue_depth") == 0)
 
 
 async def test_places_that_are_kept_for_images_go_to_nobody_else(engine: "FakeEngine") -> None:
