@@ -97,7 +97,7 @@ def png_chunks(content: bytes) -> Iterator[bytes]:
     """The type of each chunk, to the last one (PNG, third edition, section 5.3)."""
     place = PNG_SIGNATURE
     while place < len(content):
-        kind = content[place + 4 : place + 8]
+        kind = bytes(content[place + 4 : place + 8])  # a file may come in a bytearray
         yield kind
         if kind == PNG_END:
             return

@@ -132,6 +132,11 @@ def test_a_file_of_too_many_is_refused_and_says_why(content: bytes, reason: str)
         decode(content)
 
 
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP"])
+def test_a_file_may_come_in_any_kind_of_bytes(file_format: str) -> None:
+    decode(bytearray(encoded(file_format)))  # type: ignore[arg-type]
+
+
 def test_scans_of_a_picture_within_the_metadata_do_not_count() -> None:
     thumbnail = SCAN * 1000
     content = encoded("JPEG")
