@@ -85,15 +85,20 @@ def test_a_new_connection_takes_the_place_of_the_longest_idle_one(serve: "Serve"
         client.close()
 
 
-def test_where_none_is_idle_one_too_many_is_503(serve: "Serve", engine: "FakeEngine", png: Png) -> None:
-    service = serve(engine, max_connections=2)
+def keep_busy(service: "Service", engine: "FakeEngine", content: bytes, count: int) -> list[socket.socket]:
+    """So many connections, and no others, each of which waits for an answer until the engine is freed."""
     service.client.close()
     engine.free.clear()
-    content = png(1)
-    busy = [connect(service) for _ in range(2)]
+    busy = [connect(service) for _ in range(count)]
     for client in busy:
         client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content)
     assert engine.busy.wait(30)
+    return busy
+
+
+def test_where_none_is_idle_one_too_many_is_503(serve: "Serve", engine: "FakeEngine", png: Png) -> None:
+    service = serve(engine, max_connections=2)
+    busy = keep_busy(service, engine, png(1), 2)
     with connect(service) as late:
         late.sendall(HEAD + b"Content-Length: 100\r\n\r\nnothing of it is read")
         response = HTTPResponse(late)
@@ -113,13 +118,7 @@ def test_where_none_is_idle_whoever_supervises_the_service_is_still_answered(
     serve: "Serve", engine: "FakeEngine", png: Png
 ) -> None:
     service = serve(engine, max_connections=2)
-    service.client.close()
-    engine.free.clear()
-    content = png(1)
-    busy = [connect(service) for _ in range(2)]
-    for client in busy:
-        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content)
-    assert engine.busy.wait(30)
+    busy = keep_busy(service, engine, png(1), 2)
     for path, status in (("/livez", 200), ("/readyz?verbose", 200), ("/info", 503), ("/livez/x", 503)):
         asking = HTTPConnection("127.0.0.1", service.port, timeout=30)
         assert (path, get(asking, path)) == (path, status)
