@@ -1,7 +1,7 @@
 """The `purigate-evaluate` command."""
 
 import sys
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
@@ -18,13 +18,13 @@ from evaluation.http_target import HTTPTarget
 from evaluation.images import Sample, read_sample
 from evaluation.jobs import SUITES, Job, Subject
 from evaluation.progress import watched
-from evaluation.records import merge, read_records
+from evaluation.records import Merged, merge, read_records
 from evaluation.report import tell
 from evaluation.robustness import Campaign, MakeTarget
 from evaluation.served import LocalServed, gateway_cell
-from evaluation.speed import measure_speed, read_speed, write_speed
+from evaluation.speed import SpeedRecord, measure_speed, read_speed, write_speed
 from evaluation.tables import diversity_table, speed_table, tables
-from evaluation.theory import measure_diversity, read_diversity, write_diversity
+from evaluation.theory import DiversityRecord, measure_diversity, read_diversity, write_diversity
 from evaluation.trial import Stopping
 from models.bundle import BundleError
 from models.device import PlacementError
@@ -183,9 +183,7 @@ def table(
     """Tell records as Markdown tables, the paper's numbers beside ours."""
 
     def write() -> None:
-        merged = merge(read_records(records))
-        speeds, diversities = read_speed(records), read_diversity(records)
-        _require_any(merged, speeds, diversities)
+        merged, speeds, diversities = _read_all(records)
         parts = [tables(merged)] if merged else []
         parts += [speed_table(speeds)] if speeds else []
         parts += [diversity_table(diversities)] if diversities else []
@@ -209,9 +207,7 @@ def plot(
     def draw() -> None:
         from evaluation.plots import draw_all  # noqa: PLC0415 - matplotlib takes as long to import as the rest
 
-        merged = merge(read_records(records))
-        speeds, diversities = read_speed(records), read_diversity(records)
-        _require_any(merged, speeds, diversities)
+        merged, speeds, diversities = _read_all(records)
         for path in draw_all(merged, speeds, diversities, output, form):
             typer.echo(path)
 
@@ -232,9 +228,11 @@ def _require_none(context: typer.Context, names: Sequence[str], reason: str) -> 
             raise EvaluationError(f"--{name} {reason}")
 
 
-def _require_any(*records: Sized) -> None:
-    if not any(map(len, records)):
+def _read_all(folders: list[Path]) -> tuple[Merged, Sequence[SpeedRecord], Sequence[DiversityRecord]]:
+    read = merge(read_records(folders)), read_speed(folders), read_diversity(folders)
+    if not any(map(len, read)):
         raise EvaluationError("there are no records")
+    return read
 
 
 def _warn_of_unanswered(queries: int) -> None:
