@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 UV := $(BIN)/uv
 BENCH_ARGUMENTS ?=
 LOADTEST_ARGUMENTS ?=
+# Compile what is installed once, and not in each of the hundred processes that the tests start.
+export UV_COMPILE_BYTECODE := 1
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test check format bench loadtest secrets constraints clean
@@ -17,7 +19,7 @@ serve: $(VENV)/.service ## serve the embedded bundle on 127.0.0.1:8000
 
 test: $(VENV)/.dev ## run the whole test suite: a file on each processor, what needs a GPU one after the other
 	$(BIN)/pytest -m "not cuda" -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
-	$(BIN)/pytest -m cuda
+	$(BIN)/pytest -m cuda $$(grep -rl --include='test_*.py' 'mark\.cuda' tests)
 
 check: $(VENV)/.dev ## lint, types, import rules
 	$(BIN)/ruff check .

@@ -79,12 +79,11 @@ def convergence(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
 
 
 def accuracy(merged: Merged, place: Callable[[Cell], int], title: str) -> Figure | None:
-    """The four accuracies against the size of the pool or the number of patches (figure 11), at the largest budget."""
-    queries = max((cell.queries for cell in merged), default=0)
-    found = {cell: summarize(outcomes) for cell, outcomes in merged.items() if cell.queries == queries}
-    points = sorted(((place(cell), summary) for cell, summary in found.items()), key=lambda point: point[0])
-    if not points:
+    """The four accuracies against the size of the pool or the number of patches (figure 11), at one budget."""
+    if not merged:
         return None
+    queries, compared = _at_one_budget(merged, place)
+    points = sorted(((place(cell), summarize(found)) for cell, found in compared.items()), key=lambda point: point[0])
     figure, axes = _axes(title, f"accuracy under Square, {queries} queries, %")
     for label in ("clean", "any_hit", "confirmed", "mean"):
         shares = [getattr(summary, label) for _, summary in points]
@@ -99,9 +98,10 @@ def bars(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
     """Clean and attacked accuracy behind each purifier alone (figure 10)."""
     if not merged:
         return None
-    figure, axes = _axes("", "accuracy, %")
+    queries, compared = _at_one_budget(merged, name)
+    figure, axes = _axes("", f"accuracy, clean and under Square, {queries} queries, %")
     found = {
-        name(cell): summarize(outcomes) for cell, outcomes in sorted(merged.items(), key=lambda one: one[0].queries)
+        name(cell): summarize(outcomes) for cell, outcomes in sorted(compared.items(), key=lambda one: name(one[0]))
     }
     places = range(len(found))
     axes.bar([at - 0.2 for at in places], [100 * one.clean.value for one in found.values()], 0.4, label="clean")
@@ -144,6 +144,15 @@ def _axes(across: str, up: str) -> tuple[Figure, "mpl.axes.Axes"]:
     axes = figure.add_subplot(xlabel=across, ylabel=up)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def _at_one_budget(merged: Merged, place: Callable[[Cell], int | str]) -> tuple[int, Merged]:
+    """The cells of the budget at which most places were measured, of the largest such one: others do not compare."""
+    places: dict[int, set[int | str]] = {}
+    for cell in merged:
+        places.setdefault(cell.queries, set()).add(place(cell))
+    queries = max(places, key=lambda budget: (len(places[budget]), budget))
+    return queries, {cell: found for cell, found in merged.items() if cell.queries == queries}
 
 
 def _by_bundle(merged: Merged) -> dict[str, Merged]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from models.preprocessing import Pixels
 from service.engine import Prediction
-from service.errors import NotReadyError
+from service.errors import BadImageError, NotReadyError
 from service.lane import Lane
 
 
@@ -53,6 +53,7 @@ class Errand:
         self._over = False
         self._answering: list[Future[Prediction]] = []
         self._contents = list(contents)
+        self._count = len(contents)
         self._decoding = [decoders.submit(self._decode, index) for index in range(len(contents))]
         self._follow(self._decoding, self._submit)
 
@@ -68,7 +69,12 @@ class Errand:
                 future.cancel()
 
     def _decode(self, index: int) -> Pixels:
-        return self._lane.decoder.decode(self._contents[index])
+        try:
+            return self._lane.decoder.decode(self._contents[index])
+        except BadImageError as error:
+            if self._count == 1:
+                raise
+            raise type(error)(f"image {index + 1} of {self._count}: {error}") from error
 
     def _follow(self, futures: Sequence[Future[Any]], then: Callable[[], None]) -> None:
         """Calls `then` after the last of `futures`, in its thread, or now; tells at once of one that fails."""

@@ -52,15 +52,19 @@ class BodyTooLargeError(GatewayError):
     """The body has more bytes than are accepted."""
 
 
-class UnsupportedImageTypeError(GatewayError):
+class BadImageError(GatewayError):
+    """Something about an image itself; each kind has a class of its own below."""
+
+
+class UnsupportedImageTypeError(BadImageError):
     """The request is not an image, or an image of a format that is not served."""
 
 
-class UndecodableImageError(GatewayError):
+class UndecodableImageError(BadImageError):
     """The bytes are not a whole image of their format."""
 
 
-class TooManyPixelsError(GatewayError):
+class TooManyPixelsError(BadImageError):
     """The image is larger than is accepted."""
 
 

@@ -23,6 +23,16 @@ from models.encoders import EDSRConfig, RCANConfig
 from models.preprocessing import Preprocessing
 from models.purifier import Purifier, PurifierConfig
 
+LONGEST = (
+    ("trainer", "test_processes.py"),
+    ("benchmarks", "test_peers.py"),
+    ("integration", "test_network_processes.py"),
+    ("integration", "test_loadtest.py"),
+    ("benchmarks", "test_bench.py"),
+    ("integration", "test_shared_networks.py"),
+    ("docs", "test_training.py"),
+)
+"""Files of tests that take a minute or two: one that begins last leaves the other processors idle."""
 LABELS = ("airplane", "bird", "cat", "deer")
 CLASSIFIER = ResNetConfig(width=4, blocks=(1, 1, 1, 1))
 DECODER = DecoderConfig(hidden=(8,))
@@ -117,7 +127,9 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips what needs a GPU where there is none."""
+    """Puts long files first, and skips what needs a GPU where there is none."""
+    places = {Path(__file__).with_name(folder) / name: place for place, (folder, name) in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("cuda"):

@@ -1,5 +1,7 @@
 """What is deployed: the files of this repository, read as the tools that apply them read them."""
 
+import copy
+import functools
 import os
 import re
 import shutil
@@ -30,15 +32,19 @@ def kernel_cache(root: Path) -> str:
 
 @pytest.fixture(scope="session")
 def compose() -> Callable[..., dict[str, Any]]:
-    """What docker-compose makes of some files, in an environment with nothing of ours but what is given."""
+    """What docker-compose makes of some files, in an environment with nothing of ours but what is given.
+
+    It takes a second each time, so what it made of the same ones before is kept.
+    """
     program = shutil.which("docker-compose")
     if program is None:
         pytest.skip("docker-compose is not installed")
 
-    def config(*files: str, **environment: str) -> dict[str, Any]:
+    @functools.cache
+    def resolved(files: tuple[str, ...], environment: frozenset[tuple[str, str]]) -> dict[str, Any]:
         flags = [word for file in files for word in ("--file", str(ROOT / file))]
         command = [program, "--project-name", "purigate", "--project-directory", str(ROOT), *flags, "config"]
-        clean = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **environment}
+        clean = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), **dict(environment)}
         done = subprocess.run(command, capture_output=True, text=True, env=clean, check=False)
         assert done.returncode == 0, done.stderr
         result: dict[str, Any] = yaml.safe_load(done.stdout)
@@ -46,5 +52,8 @@ def compose() -> Callable[..., dict[str, Any]]:
             service["volumes"] = sorted(service.get("volumes", []))
             service["networks"] = {name: one or {} for name, one in service.get("networks", {}).items()}
         return result
+
+    def config(*files: str, **environment: str) -> dict[str, Any]:
+        return copy.deepcopy(resolved(files, frozenset(environment.items())))
 
     return config

@@ -161,7 +161,7 @@ class Ready(BaseHTTPRequestHandler):
 @pytest.fixture
 def gateway() -> Iterator[HTTPServer]:
     server = HTTPServer(("127.0.0.1", 0), Ready)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     yield server
     server.shutdown()

@@ -89,7 +89,7 @@ class Replica(ThreadingHTTPServer):
         self.moves_on = threading.Event()
         self.moves_on.set()
         self.paths: list[str] = []
-        self._thread = threading.Thread(target=self.serve_forever)
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
     def handle_error(self, request: object, client_address: object) -> None:

@@ -31,6 +31,8 @@ FEW = (
     "pool.training.clean=2",
     "pool.training.guidance.images=2",
     "pool.training.noise.images=2",
+    *(f"pool.training.purifiers.{name}.encoder.features=4" for name in ("edsr32", "edsr64", "rcan32", "rcan64")),
+    *(f"pool.training.purifiers.{name}.decoder.hidden=[4]" for name in ("edsr32", "edsr64", "rcan32", "rcan64")),
 )
 SHORT = [word for setting in FEW for word in ("--set", setting)]
 PATIENCE_SECONDS = 600

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from evaluation.attacks import APGD, NES, AnyAttack, Null, SimBA, Square, Transfer
 from evaluation.ball import Ball
@@ -324,6 +326,29 @@ def test_the_curves_against_the_size_of_the_pool_are_on_the_grid_of_most_sizes()
     assert curves == {f"K = {size}, budget 500" for size in (*POOL_SIZES,)}
     assert len(pool.axes[0].get_lines()) == len(POOL_SIZES)
     assert len(purifiers.axes[0].get_xticks()) == len(names)
+
+
+def test_sizes_grids_and_purifiers_are_compared_at_the_budget_that_most_were_measured_at() -> None:
+    def pool(queries: int, grid: int, *purifiers: str) -> Cell:
+        return cell(queries=queries, served=CELL.served.model_copy(update={"grid": grid, "purifiers": purifiers}))
+
+    small = [pool(200, 2, "a"), pool(200, 2, "a", "b"), pool(200, 3, "a", "b"), pool(200, 1, "a"), pool(200, 1, "b")]
+    large = [pool(500, 2, "a", "b"), pool(500, 1, "a")]
+    figures = attacked({one: outcomes(1, 1) for one in (*small, *large)})
+
+    assert _said(figures["accuracy-pool"]) == ("accuracy under Square, 200 queries, %", 2)
+    assert _said(figures["accuracy-grid"]) == ("accuracy under Square, 200 queries, %", 2)
+    purifiers = figures["purifiers"]
+    assert purifiers is not None
+    assert purifiers.axes[0].get_ylabel() == "accuracy, clean and under Square, 200 queries, %"
+    assert [one.get_text() for one in purifiers.axes[0].get_xticklabels()] == ["a", "b"]
+
+
+def _said(figure: Figure | None) -> tuple[str, int]:
+    """The title of the values of a figure, and how many places its first line has."""
+    assert figure is not None
+    (axes,) = figure.axes
+    return axes.get_ylabel(), len(np.asarray(axes.get_lines()[0].get_xdata()))
 
 
 def test_every_committed_record_is_told() -> None:

@@ -33,14 +33,14 @@ LOOPBACK = "127.0.0.1"
 LISTENING = "Uvicorn running on http://"
 
 
-def wait_until(condition: Callable[[], bool], patience: float = PATIENCE_SECONDS) -> None:
-    """Asks again and again; `condition` has to come true while we have patience."""
+def wait_until(condition: Callable[[], bool], patience: float = PATIENCE_SECONDS, every: float = 0.005) -> None:
+    """Asks again and again, with pauses of so many seconds; `condition` has to come true while we have patience."""
     tired = threading.Event()
     timer = threading.Timer(patience, tired.set)
     timer.start()
     try:
         while not condition():
-            assert not tired.wait(0.005), "it never came true"
+            assert not tired.wait(every), "it never came true"
     finally:
         timer.cancel()
         timer.join()
@@ -217,15 +217,8 @@ class Process:
         return int(event.removeprefix(LISTENING).split()[0].rpartition(":")[2])
 
     def wait_for_answer(self, port: int, path: str = "/readyz") -> None:
-        tired = threading.Event()
-        timer = threading.Timer(START_PATIENCE_SECONDS, tired.set)
-        timer.start()
-        try:
-            while httpx.get(f"http://127.0.0.1:{port}{path}").status_code != 200:
-                assert not tired.wait(0.01)
-        finally:
-            timer.cancel()
-            timer.join()
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            wait_until(lambda: client.get(path).status_code == 200, START_PATIENCE_SECONDS, every=0.05)
 
     @property
     def pid(self) -> int:

@@ -138,7 +138,7 @@ class Front(ThreadingHTTPServer):
 @pytest.fixture
 def front() -> Iterator[Front]:
     with Front() as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
         server.shutdown()

@@ -208,8 +208,13 @@ def test_the_request_id_of_the_client_comes_back_with_an_error(service: "Service
     assert (response.headers["X-Request-ID"], response.json()["request_id"]) == ("mine", "mine")
 
 
-def test_one_bad_image_refuses_its_batch(service: "Service", png: Png, assert_problem: "AssertProblem") -> None:
-    assert_problem(service.post_files(png(1), b"hello", png(2)), 422, "undecodable-image")
+def test_one_bad_image_refuses_its_batch_and_is_named(
+    service: "Service", png: Png, assert_problem: "AssertProblem"
+) -> None:
+    response = service.post_files(png(1), b"hello", png(2))
+    assert_problem(response, 422, "undecodable-image")
+    assert response.json()["detail"].startswith("image 2 of 3: the bytes are no image")
+    assert service.post_files(b"hello").json()["detail"].startswith("the bytes are no image")
 
 
 def test_a_batch_that_breaks_off_is_400_and_not_answered_in_part(
