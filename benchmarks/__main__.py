@@ -6,22 +6,21 @@ Writes `bench.json`, the record, and `bench.md`, its tables, to a folder after e
 """
 
 import os
-import signal
-import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
 from benchmarks.bench import Bench
 from benchmarks.bodies import IMAGES, SEED, blots, read_bodies
 from benchmarks.client import running_client
-from benchmarks.record import Plan, Record
+from benchmarks.record import Plan, Record, Trial
 from benchmarks.systems import MAX_BATCH, PEERS, Served, systems
 from benchmarks.table import markdown
-from models.bundle import read_manifest
+from benchmarks.termination import ending_on_sigterm
+from benchmarks.tuning import chosen
+from models.bundle import BundleError, read_manifest
 from service.settings import ENVIRONMENT_PREFIX, embedded_bundle
 
 REPORT = Path("bench-report")
@@ -30,10 +29,10 @@ REPORT = Path("bench-report")
 def main(  # noqa: PLR0913 - each is a flag
     *,
     quick: Annotated[bool, typer.Option("--quick", help="A look: two short rounds, no settings tried.")] = False,
-    rounds: Annotated[int | None, typer.Option(help="In each, every system has a slice.")] = None,
-    seconds: Annotated[float | None, typer.Option(help="Length of a slice.")] = None,
+    rounds: Annotated[int | None, typer.Option(min=1, help="In each, every system has a slice.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.1, help="Length of a slice.")] = None,
     pass_rounds: Annotated[int | None, typer.Option(min=0, help="Of passes on the device; 0 for none.")] = None,
-    connections: Annotated[int, typer.Option(help="That ask at once.")] = 64,
+    connections: Annotated[int, typer.Option(min=1, help="That ask at once.")] = 64,
     max_batch: Annotated[int, typer.Option(min=1, help="Most images of a batch, of all systems.")] = MAX_BATCH,
     only: Annotated[str, typer.Option(help="Systems to serve, by name, with commas between; all by default.")] = "",
     settings: Annotated[Path | None, typer.Option(help="A record whose settings are taken; none are tried.")] = None,
@@ -44,15 +43,17 @@ def main(  # noqa: PLR0913 - each is a flag
     output: Annotated[Path, typer.Option(help="Folder of the record and its tables.")] = REPORT,
 ) -> None:
     """Measures, writes and prints."""
-    signal.signal(signal.SIGTERM, _end)
     _forget_settings()
     folder = bundle or embedded_bundle()
-    size = read_manifest(folder).preprocessing
-    bodies = read_bodies(images) if images else blots(size.height, size.width)
+    try:
+        size = read_manifest(folder).preprocessing
+        bodies = read_bodies(images) if images else blots(size.height, size.width)
+    except (BundleError, ValueError) as error:
+        raise typer.BadParameter(str(error)) from error
     drawn = f"{IMAGES} drawn images of {size.width} x {size.height} pixels as PNG"
     plan = Plan(
-        rounds=rounds or (2 if quick else 6),
-        seconds=seconds or (1 if quick else 3),
+        rounds=rounds if rounds is not None else 2 if quick else 6,
+        seconds=seconds if seconds is not None else 1 if quick else 3,
         warm_up=0.5,
         connections=connections,
         pass_rounds=pass_rounds if pass_rounds is not None else 5 if quick else 20,
@@ -60,9 +61,9 @@ def main(  # noqa: PLR0913 - each is a flag
         seed=SEED,
     )
     present, absent = _present(only)
-    tried = Record.read(settings).trials if settings else () if quick else None
+    tried = read_trials(settings, present) if settings else () if quick else None
     output.mkdir(parents=True, exist_ok=True)
-    with running_client() as client:
+    with ending_on_sigterm(), running_client() as client:
         for record in Bench(Served(folder, device, max_batch, precision), bodies, plan, client).records(
             present, absent, tried
         ):
@@ -77,9 +78,21 @@ def _forget_settings() -> None:
         del os.environ[name]
 
 
-def _end(sig: int, _frame: FrameType | None) -> NoReturn:
-    """Ends by an exception, so that servers that sleep do not outlive this process."""
-    sys.exit(128 + sig)
+def read_trials(settings: Path, present: list[str]) -> tuple[Trial, ...]:
+    """The trials of a record; what they chose for the systems that are present, there is here.
+
+    Raises:
+        typer.BadParameter: it is no record, or none of trials, or they chose what is not measured here.
+    """
+    try:
+        trials = Record.read(settings).trials
+        for name in present:
+            chosen(systems()[name], trials)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{settings}: {error}", param_hint="--settings") from error
+    if not trials:
+        raise typer.BadParameter(f"{settings}: no settings were tried in it", param_hint="--settings")
+    return trials
 
 
 def _present(only: str) -> tuple[list[str], list[str]]:

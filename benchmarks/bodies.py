@@ -33,10 +33,10 @@ def read_bodies(folder: Path) -> list[Body]:
     Raises:
         ValueError: there is none.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix in MEDIA_TYPES)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in MEDIA_TYPES)
     if not files:
         raise ValueError(f"{folder} has no image that ends in {', '.join(MEDIA_TYPES)}")
-    return [(path.read_bytes(), MEDIA_TYPES[path.suffix]) for path in files]
+    return [(path.read_bytes(), MEDIA_TYPES[path.suffix.lower()]) for path in files]
 
 
 def _png(image: Image.Image) -> Body:

@@ -32,10 +32,12 @@ def main(
     step_seconds: Annotated[float, typer.Option(help="Length of a step.")] = 10,
     seconds: Annotated[int, typer.Option(help="Length of each run at a share of the capacity.")] = 30,
     max_p99_ms: Annotated[float, typer.Option(help="A step that is slower is over the capacity.")] = 1000,
-    server_core: Annotated[int, typer.Option(help="Of the gateway.")] = 0,
-    client_core: Annotated[int, typer.Option(help="Of Locust.")] = 1,
+    server_core: Annotated[int | None, typer.Option(help="Of the gateway; by default the first we may use.")] = None,
+    client_core: Annotated[int | None, typer.Option(help="Of Locust; by default the second.")] = None,
 ) -> None:
     """Prints the capacity, and what clients see at shares of it."""
+    server_core = core(0) if server_core is None else server_core
+    client_core = core(1) if client_core is None else client_core
     machine = Machine.here().model_dump()  # before one processor is chosen
     os.sched_setaffinity(0, {server_core})  # the gateway inherits it
     with running_server() as server, tempfile.TemporaryDirectory() as folder:
@@ -46,6 +48,18 @@ def main(
         runs = [load.share(share, capacity, seconds) for share in SHARES] if capacity else []
     result = {"machine": machine, "steps": steps, "requests_per_second": capacity, "runs": runs}
     typer.echo(json.dumps(result, indent=2))
+
+
+def core(place: int) -> int:
+    """The number of one of the processors that this process may use.
+
+    Raises:
+        typer.BadParameter: there are not so many.
+    """
+    ours = sorted(os.sched_getaffinity(0))
+    if place >= len(ours):
+        raise typer.BadParameter("gateway and load need a processor each; there is one")
+    return ours[place]
 
 
 class Load:
@@ -82,8 +96,11 @@ class Load:
         )
 
     def _rows(self, what: str) -> list[Row]:
-        with Path(f"{self._prefix}_{what}.csv").open() as file:
-            return list(csv.DictReader(file))
+        path = Path(f"{self._prefix}_{what}.csv")
+        with path.open() as file:
+            rows = list(csv.DictReader(file))
+        path.unlink()  # a run that fails writes none, and must not be told by that before it
+        return rows
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ class Client:
         return self._processes.submit(_load, target, connections, seconds, warm_up).result()
 
     def told(self, target: Target, connections: int) -> list[Told | None]:
-        """What is answered to each body, so many at a time; none for a failure."""
+        """What is answered to each body, so many at a time; none for a failure, an answer other than 200 or none."""
         return self._processes.submit(_told, target, connections).result()
 
 
@@ -140,11 +140,14 @@ async def _ask_each(target: Target, connections: int) -> list[Told | None]:
 
     async def ask(session: aiohttp.ClientSession, content: bytes, media_type: str) -> Told | None:
         headers = {"Content-Type": media_type}
-        async with turn, session.post(target.url, data=content, headers=headers) as response:
-            if response.status != OK:
-                return None
-            answer = json.loads(await response.read())
-            return answer["index"], answer["scores"][0]["score"]
+        try:
+            async with turn, session.post(target.url, data=content, headers=headers) as response:
+                if response.status != OK:
+                    return None
+                answer = json.loads(await response.read())
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+        return answer["index"], answer["scores"][0]["score"]
 
     async with _session(connections) as session:
         return await asyncio.gather(*(ask(session, *body) for body in target.bodies))

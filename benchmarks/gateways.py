@@ -12,7 +12,6 @@ but for what the GPU itself does.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -29,10 +28,9 @@ from benchmarks.bodies import noise
 from benchmarks.client import Client, Target, running_client
 from benchmarks.machine import Machine
 from benchmarks.ratios import spread
-from benchmarks.server import PURIGATE_SERVE, RunningServer, running_server
+from benchmarks.server import PURIGATE_SERVE, RunningServer, peak_mebibytes, running_process, running_server
 from benchmarks.table import with_spread
 
-STOP_SECONDS = 60
 WARM_UP_SECONDS = 0.5
 PURIGATE_NETWORKS = (PURIGATE_SERVE[0], "networks")
 WAITING_SERVE, WAITING_HOST = (
@@ -56,11 +54,11 @@ def main(
     seconds: Annotated[float, typer.Option(help="Of each turn.")] = 2,
 ) -> None:
     """Prints the setting as one JSON line, and the table."""
-    turns = [ALONE, *sorted({int(count) for count in counts.split(",")})]
+    turns = [ALONE, *read_counts(counts)]
     flags = ("--defense", defense, "--max-batch", str(max_batch))
     serve, hold = (WAITING_SERVE, WAITING_HOST) if waiting else (PURIGATE_SERVE, PURIGATE_NETWORKS)
     with ExitStack() as stack:
-        socket = stack.enter_context(_running_host(hold, "--device", device, *flags))
+        socket, holder = stack.enter_context(_running_host(hold, "--device", device, *flags))
         alone = stack.enter_context(running_server("--device", device, *flags, serve=serve))
         shared = ("--networks", "shared", "--networks-socket", str(socket), *flags)
         gateways = [stack.enter_context(running_server(*shared)) for _ in range(turns[-1])]
@@ -70,12 +68,16 @@ def main(
             order = turns if number % 2 == 0 else turns[::-1]
             asked = {count: gateways[:count] if count else [alone] for count in order}
             rates.append({count: _rate(asking, asked[count], connections, seconds) for count in order})
-        memory = [alone.peak_mebibytes(), sum(one.peak_mebibytes() for one in gateways)]
+        memory = {
+            "alone": alone.peak_mebibytes(),
+            "gateways": sum(one.peak_mebibytes() for one in gateways),
+            "networks": peak_mebibytes(holder),
+        }
     setting = {
         "command": " ".join(["python -m benchmarks.gateways", *sys.argv[1:]]),
         "machine": Machine.here().model_dump(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "peak_mebibytes": {"alone": round(memory[0]), "gateways": round(memory[1])},
+        "peak_mebibytes": {name: round(peak) for name, peak in memory.items()},
     }
     typer.echo(json.dumps(setting))
     typer.echo("| gateways | answered a second | over one with networks of its own |\n| --- | --- | --- |")
@@ -87,18 +89,29 @@ def main(
         )
 
 
+def read_counts(text: str) -> list[int]:
+    """In their order.
+
+    Raises:
+        typer.BadParameter: they are no numbers, or one does not divide the largest, so that gateways would have
+            different numbers of clients.
+    """
+    try:
+        counts = sorted({int(count) for count in text.split(",")})
+    except ValueError as error:
+        raise typer.BadParameter(f"{text} is no list such as 1,2,4", param_hint="--counts") from error
+    if counts[0] < 1 or any(counts[-1] % count for count in counts):
+        raise typer.BadParameter(f"each of {text} has to divide the largest", param_hint="--counts")
+    return counts
+
+
 @contextmanager
-def _running_host(hold: Sequence[str], *flags: str) -> Iterator[Path]:
-    """A process that holds networks; gives its socket, at which it may not listen yet."""
+def _running_host(hold: Sequence[str], *flags: str) -> Iterator[tuple[Path, int]]:
+    """A process that holds networks; gives its socket, at which it may not listen yet, and its session."""
     with tempfile.TemporaryDirectory() as folder:
         socket = Path(folder) / "networks.sock"
-        command = [*hold, "--networks-socket", str(socket), *flags]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)  # noqa: S603 - our own command
-        try:
-            yield socket
-        finally:
-            process.terminate()
-            process.wait(STOP_SECONDS)
+        with running_process([*hold, "--networks-socket", str(socket), *flags]) as process:
+            yield socket, process.pid
 
 
 def _rate(clients: Sequence[Client], servers: Sequence[RunningServer], connections: int, seconds: float) -> float:

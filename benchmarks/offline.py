@@ -17,13 +17,16 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from benchmarks.client import Told
 from benchmarks.systems import Served
+from benchmarks.termination import ending_on_sigterm
 from service.engine import Engine
 from service.images import ImageDecoder
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.settings import Settings
+
+Expected = tuple[int, float, float]
+"""The index of the best class, its score, and the score of the next best."""
 
 
 class Computing(BaseModel):
@@ -63,7 +66,7 @@ class Offline(Protocol):
             batch: images of one; the most that the service takes by default.
         """
 
-    def told(self) -> list[Told]:
+    def told(self) -> list[Expected]:
         """What the bare classifier says of each image."""
 
 
@@ -120,12 +123,12 @@ class Engines:
             end = time.perf_counter()
         return taken, taken / (end - begin)
 
-    def told(self) -> list[Told]:
+    def told(self) -> list[Expected]:
         """What the bare classifier says of each image."""
         engine, size = self._engine("none"), self._settings.max_batch
         batches = (self._images[begin : begin + size] for begin in range(0, len(self._images), size))
         scores = (one.scores for batch in batches for one in engine.classify(batch))
-        return [(int(np.argmax(one)), float(one.max())) for one in scores]
+        return [(int(np.argmax(one)), float(one.max()), float(np.sort(one)[-2:][0])) for one in scores]
 
     def _engine(self, defense: str) -> Engine:
         if defense not in self._engines:
@@ -145,7 +148,7 @@ _Process.register("Engines", Engines)
 @contextmanager
 def running_offline(served: Served, contents: list[bytes], workers: int | None = None) -> Iterator[Offline]:
     """Engines in a process that ends with the context."""
-    with _Process(ctx=multiprocessing.get_context("spawn")) as process:
+    with ending_on_sigterm(), _Process(ctx=multiprocessing.get_context("spawn")) as process:
         engines: Offline = process.Engines(  # type: ignore[attr-defined]  # registered above
             served, contents, workers
         )

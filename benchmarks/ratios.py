@@ -96,14 +96,15 @@ def defended_goal(manifest: Manifest, device: str) -> float | None:
 def figures(
     slices: Mapping[str, Sequence[Slice]], passes: Sequence[Pass], defended: float | None = None
 ) -> tuple[Figure, ...]:
-    """All that there are slices and passes for.
+    """All that there are slices and passes for; none of a system that answered nothing which others are compared with.
 
     Args:
         slices: of each system, by its name.
         passes: of pools of several sizes.
         defended: the goal for defended over undefended, if there is one.
     """
-    return (*_throughputs(slices, defended), *_passes(passes), *_overhead(slices))
+    found = (*_throughputs(slices, defended), *_passes(passes), *_overhead(slices))
+    return tuple(one for one in found if one.rounds)
 
 
 def _throughputs(slices: Mapping[str, Sequence[Slice]], defended: float | None) -> Iterator[Figure]:

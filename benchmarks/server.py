@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from benchmarks.termination import ending_on_sigterm
+
 START_SECONDS = 300
 STOP_SECONDS = 30
 POLL_SECONDS = 0.05
@@ -46,7 +48,7 @@ class RunningServer:
 
     def peak_mebibytes(self) -> float:
         """The most memory that each process of the server held; what they share counts for each of them."""
-        return sum(_mebibytes(pid, "VmHWM") for pid in processes(self.pid))
+        return peak_mebibytes(self.pid)
 
     def metrics(self) -> dict[str, float]:
         """Every sample of `/metrics`, by its name and labels as Prometheus writes them."""
@@ -98,19 +100,38 @@ def running_server(
     url = f"http://127.0.0.1:{port}"
     command = [*serve, "--port", str(port), *flags]
     begin = time.monotonic()
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
-    )
-    try:
+    with running_process(command, environment) as process:
         _wait_until_ready(url, process, begin + START_SECONDS, ready)
         yield RunningServer(url, process.pid, time.monotonic() - begin)
-    finally:
-        _stop(process)
+
+
+@contextmanager
+def running_process(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """A process in a session of its own; all of that session ends with the context, also where SIGTERM ends it.
+
+    Raises:
+        subprocess.TimeoutExpired: at the end; it did not end by itself when it was asked to, and was killed.
+    """
+    with ending_on_sigterm():
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
+        try:
+            yield process
+        finally:
+            _stop(process)
 
 
 def processes(session: int) -> list[int]:
     """The ids of the processes of a session."""
     return list(_states(session))
+
+
+def peak_mebibytes(session: int) -> float:
+    """The most memory that each process of a session held; what they share counts for each of them."""
+    return sum(_mebibytes(pid, "VmHWM") for pid in processes(session))
 
 
 def _states(session: int) -> dict[int, str]:

@@ -2,12 +2,11 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from statistics import quantiles
 
 from pydantic import BaseModel, ConfigDict, NonNegativeFloat, NonNegativeInt
 
-PERCENTILES = 100
-MEDIAN, HIGH = 49, 98
+from benchmarks.percentiles import percentile
+
 MILLI = 1e-3
 
 DISTURBING = 0.25
@@ -68,14 +67,13 @@ class Slice(BaseModel):
         ends = [one for one, _ in answers]
         first = edge(ends, begin, connections)
         last = edge(ends, end, connections, first)
-        spent = [latency for _, latency in answers[first + 1 : last + 1]]
-        cuts = quantiles(spent, n=PERCENTILES) if len(spent) > 1 else None
+        spent = [latency / MILLI for _, latency in answers[first + 1 : last + 1]]
         return cls(
             answered=len(spent),
             failed=failed,
             per_second=len(spent) / (ends[last] - ends[first]) if spent else 0.0,
-            p50_ms=cuts[MEDIAN] / MILLI if cuts else None,
-            p99_ms=cuts[HIGH] / MILLI if cuts else None,
+            p50_ms=percentile(spent, 50),
+            p99_ms=percentile(spent, 99),
             client_ms=client_seconds / MILLI,
         )
 

@@ -16,6 +16,7 @@ from benchmarks.bodies import Body
 from benchmarks.client import Target
 from benchmarks.server import PURIGATE_SERVE
 from service.settings import ENVIRONMENT_PREFIX, Settings
+from service.workers import choose_workers
 
 NO_OP, BARE, DEFENDED, ENSEMBLE = "no-op", "bare", "defended", "ensemble"
 FASTAPI, LITSERVE, MOSEC = "FastAPI", "LitServe", "mosec"
@@ -85,7 +86,7 @@ def systems() -> dict[str, tuple[System, ...]]:
         DEFENDED: _gateways(DEFENDED, "puridefense"),
         ENSEMBLE: _gateways(ENSEMBLE, "disco-ensemble"),
     }
-    cores = str(len(os.sched_getaffinity(0)))
+    cores, workers = str(len(os.sched_getaffinity(0))), str(choose_workers(None, "cpu").count)
     threads = (*python, "benchmarks.peers.fastapi_threads")
     litserve = (*python, "benchmarks.peers.litserve_batches")
     mosec = (*python, "benchmarks.peers.mosec_batches")
@@ -96,16 +97,16 @@ def systems() -> dict[str, tuple[System, ...]]:
         ),
         LITSERVE: tuple(
             System(LITSERVE, litserve, flags, "/predict", json=True)
-            for flags in (
-                ("--workers", "2", "--batch-timeout-ms", "10"),
+            for flags in _different(
+                ("--workers", workers, "--batch-timeout-ms", "10"),
                 ("--workers", "1", "--batch-timeout-ms", "10"),
                 ("--workers", "1", "--batch-timeout-ms", "50"),
             )
         ),
         MOSEC: tuple(
             System(MOSEC, mosec, flags)
-            for flags in (
-                ("--workers", "2", "--decoders", "0", "--wait-ms", "10"),
+            for flags in _different(
+                ("--workers", workers, "--decoders", "0", "--wait-ms", "10"),
                 ("--workers", "1", "--decoders", "0", "--wait-ms", "10"),
                 ("--workers", "1", "--decoders", "1", "--wait-ms", "10"),
             )
@@ -118,6 +119,11 @@ def _gateways(name: str, defense: str) -> tuple[System, ...]:
         System(name, PURIGATE_SERVE, ("--defense", defense, "--networks", networks))
         for networks in ("threads", "processes")
     )
+
+
+def _different(*flags: tuple[str, ...]) -> list[tuple[str, ...]]:
+    """Each once: on one processor more workers than one are the same as one."""
+    return list(dict.fromkeys(flags))
 
 
 def _in_json(content: bytes, _media_type: str) -> Body:

@@ -3,8 +3,9 @@
     python -m benchmarks.timing
 
 The draws of a query are compared with the time of its purification on the device, and with that of its whole answer
-from a real server to a lone client. On the device the pool as it is, which makes equally many calls whatever was drawn,
-takes turns with one that calls each purifier that was drawn once: the leak and the cost of closing it are of one run.
+from a real server to a lone client. On the device the pool as it is served, which makes equally many calls whatever was
+drawn, takes turns with one that calls each purifier that was drawn once: the leak and the cost of closing it are of one
+run.
 
 For each thing that a time could tell (how many different purifiers were drawn; how many patches went to each
 architecture; how many to each purifier) a linear fit gives the share of the variance of times that it explains, less
@@ -35,6 +36,8 @@ from models.device import choose_placement
 from models.inference import defense_for_inference
 from models.pool import PurifierPool
 from models.randomness import SeededBytes
+from models.recorded import recorded_defense
+from models.replay import Function
 from service.settings import embedded_bundle
 from service.workers import choose_workers
 
@@ -148,11 +151,12 @@ def _architectures(served: Bundle) -> Draws:
 def _on_device(served: Bundle, device: str, queries: int, batch: int) -> dict[str, Timed]:
     """Times of both kinds of pool under the same draws, in turn; the draws are those of the first query of a batch."""
     size, pool = served.manifest.preprocessing, served.manifest.pool
-    ways = {"equal_calls": PurifierPool(served.purifiers), "one_call_each": OneCallEach(served.purifiers)}
+    equal, plain = (PuriDefense(way(served.purifiers), pool.grid, pool.halo) for way in (PurifierPool, OneCallEach))
     placement = choose_placement(device, "auto")
     torch.set_num_threads(choose_workers(None, placement.device.type).threads)
-    defenses = {
-        name: defense_for_inference(PuriDefense(way, pool.grid, pool.halo), placement) for name, way in ways.items()
+    defenses: dict[str, Function] = {
+        "equal_calls": recorded_defense(equal, placement),
+        "one_call_each": defense_for_inference(plain, placement),
     }
     source = SeededBytes(batch, torch.Generator().manual_seed(0))
     images = torch.rand(batch, 3, size.height, size.width, device=placement.device)
@@ -160,7 +164,7 @@ def _on_device(served: Bundle, device: str, queries: int, batch: int) -> dict[st
     times: dict[str, list[float]] = {name: [] for name in defenses}
     drawn = []
     for number in range(queries + WARM_UP):
-        draws = defenses["equal_calls"].draw(source)
+        draws = equal.draw(source)
         drawn.append(draws[0].numpy())
         for name in sorted(defenses, reverse=number % 2 == 1):
             begin = time.perf_counter()

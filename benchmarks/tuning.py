@@ -6,6 +6,7 @@ from statistics import median
 
 from benchmarks.bodies import Body
 from benchmarks.client import Client
+from benchmarks.ratios import undisturbed
 from benchmarks.record import Plan, Trial
 from benchmarks.rounds import serving, take_turns
 from benchmarks.slices import Slice
@@ -22,7 +23,7 @@ def try_all(
     plan: Plan,
     on_slice: Callable[[str, Slice], None],
 ) -> list[Trial]:
-    """Every variant of one system under the load of `plan`; the one with the best median is marked as chosen."""
+    """Every variant of one system under the load of `plan`; the fastest is marked as chosen."""
     with serving(variants, served, bodies) as servings:
         measures = {
             " ".join((one.system.name, *one.system.flags)): partial(
@@ -31,14 +32,29 @@ def try_all(
             for one in servings
         }
         slices = list(take_turns(measures, ROUNDS, on_slice).values())
-    best = max(slices, key=lambda taken: median(one.per_second for one in taken))
+    best = fastest(slices)
     return [
         Trial(name=system.name, flags=system.flags, slices=taken, chosen=taken is best)
         for system, taken in zip(variants, slices, strict=True)
     ]
 
 
+def fastest(slices: Sequence[Sequence[Slice]]) -> Sequence[Slice]:
+    """Those of the variant with the best median, as the tables have it: of the slices that nobody disturbed."""
+    return max(slices, key=lambda taken: median(one.per_second for one in undisturbed(taken)))
+
+
 def chosen(variants: Sequence[System], trials: Sequence[Trial]) -> System:
-    """The variant that trials chose; the first where nothing was tried."""
-    flags = {one.flags for one in trials if one.chosen and one.name == variants[0].name}
-    return next((one for one in variants if one.flags in flags), variants[0])
+    """The variant that trials chose; the first where nothing was tried.
+
+    Raises:
+        ValueError: they chose one that there is not, as those of another machine or an older version may.
+    """
+    name = variants[0].name
+    by_flags = {one.flags: one for one in variants}
+    for trial in trials:
+        if trial.chosen and trial.name == name:
+            if trial.flags not in by_flags:
+                raise ValueError(f"{name} is not measured with {' '.join(trial.flags)} here: try its settings anew")
+            return by_flags[trial.flags]
+    return variants[0]

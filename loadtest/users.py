@@ -12,7 +12,6 @@ import gevent
 import numpy as np
 from locust import FastHttpUser, events, task
 from locust.argument_parser import LocustArgumentParser
-from locust.contrib.fasthttp import ResponseContextManager
 from locust.env import Environment
 from urllib3 import encode_multipart_formdata
 
@@ -128,7 +127,7 @@ class GatewayUser(FastHttpUser):
             if response.status_code in TELL_TO_COME_BACK and told_when and self._allow_refused:
                 response.request_meta["name"] = name + REFUSED
                 response.success()
-            elif response.status_code == OK and not _holds(response, images):
+            elif response.status_code == OK and not _holds(response.content or b"", images):
                 response.failure("the answer is not about what was asked")
 
 
@@ -206,7 +205,13 @@ def _album() -> list[File]:
     return album(SEED, IMAGES)
 
 
-def _holds(response: ResponseContextManager, images: int) -> bool:
-    answer: dict[str, Any] = json.loads(response.content or b"{}")
-    results = answer.get("results", [answer])
-    return len(results) == images and all("label" in result for result in results)
+def _holds(content: bytes, images: int) -> bool:
+    """Whether it is an answer about so many images; whatever else it may be, it is none."""
+    try:
+        answer = json.loads(content)
+    except ValueError:
+        return False
+    results = answer.get("results", [answer]) if isinstance(answer, dict) else []
+    if not isinstance(results, list) or len(results) != images:
+        return False
+    return all(isinstance(result, dict) and "label" in result for result in results)

@@ -6,21 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from benchmarks.ratios import ALONE, OFFLINE_BARE, OFFLINE_DEFENDED
 from benchmarks.record import Record
 from benchmarks.systems import BARE, DEFENDED, NO_OP
 from benchmarks.table import markdown
-from models.device import choose_precision
 
 PATIENCE_SECONDS = 240
-PRECISION = choose_precision("auto", torch.device("cpu"))
+BREAKING = {"PURIGATE_RANDOMNESS": "sticky", "PURIGATE_KEYS_FILE": "/nowhere/keys.json"}
+"""With these settings no engine is loaded, since the secret is missing, and no gateway starts."""
 
 
 def bench(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    others = {"bfloat16": "float32", "float32": "bfloat16"}
-    environment = os.environ | {"PURIGATE_MAX_BATCH": "2", "PURIGATE_PRECISION": others[PRECISION]}
+    environment = os.environ | BREAKING
     command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
     return subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS, env=environment
@@ -32,7 +30,7 @@ def finished(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> "
     """A record, its folder, and what was printed."""
     folder = tmp_path_factory.mktemp("bench")
     systems = ("--only", f"{NO_OP},{BARE},{DEFENDED}", "--device", "cpu")
-    length = ("--quick", "--rounds", "2", "--seconds", "0.2", "--connections", "8", "--max-batch", "4")
+    length = ("--quick", "--rounds", "2", "--seconds", "0.2", "--connections", "64", "--max-batch", "4")
     ended = bench(*systems, *length, "--bundle", bundle_folder, "--output", folder)
     assert ended.returncode == 0, ended.stderr
     return Record.read(folder / "bench.json"), folder, ended.stdout
@@ -72,14 +70,14 @@ def test_the_tables_are_those_of_the_record(finished: "tuple[Record, Path, str]"
     assert (folder / "bench.md").read_text() == printed == markdown(record)
 
 
-def test_no_batch_is_larger_than_the_command_says(finished: "tuple[Record, Path, str]") -> None:
+def test_no_batch_is_larger_than_the_command_says_though_many_wait(finished: "tuple[Record, Path, str]") -> None:
     record, _, _ = finished
     assert record.computing.max_batch == 4
-    assert all(1 <= one.mean_batch <= 4 for one in record.series if one.mean_batch)
+    assert [one.name for one in record.series if one.mean_batch and 1 <= one.mean_batch <= 4] == [BARE, DEFENDED]
 
 
 def test_settings_in_the_environment_change_nothing(finished: "tuple[Record, Path, str]") -> None:
-    assert finished[0].computing.precision == PRECISION
+    assert finished[0].figures
 
 
 def test_a_system_that_there_is_not_is_refused(tmp_path: Path) -> None:

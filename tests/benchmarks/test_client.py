@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import pytest
+
 from benchmarks.client import Client, Target
 
 if TYPE_CHECKING:
@@ -59,6 +61,9 @@ def test_a_server_that_only_fails_did_nothing(tiny: "Start", client: Client) -> 
     assert (taken.answered, taken.per_second, taken.p50_ms) == (0, 0, None)
 
 
-def test_what_was_said_to_each_body_is_told(tiny: "Start", client: Client) -> None:
-    server = tiny(lambda number: 500 if number == 1 else 200)
+@pytest.mark.parametrize("failure", [500, 0], ids=["refused", "dropped"])
+def test_what_was_said_to_each_body_is_told_and_nothing_of_a_failure(
+    failure: int, tiny: "Start", client: Client
+) -> None:
+    server = tiny(lambda number: failure if number == 1 else 200)
     assert client.told(Target(server.url, BODIES), connections=1) == [(2, 0.75), None]

@@ -127,6 +127,15 @@ def test_what_has_no_goal_is_neither_met_nor_missed() -> None:
     assert found["defended over undefended, served"].met is None
 
 
+def test_what_is_compared_with_a_system_that_answered_nothing_has_no_figure() -> None:
+    assert figures({BARE: slices(100, 100), LITSERVE: slices(0, 0)}, ()) == ()
+
+
+def test_a_system_of_ours_that_answered_nothing_misses_its_goal() -> None:
+    (figure,) = figures({BARE: slices(0), LITSERVE: slices(100)}, ())
+    assert (figure.median, figure.met) == (0, False)
+
+
 def test_what_was_not_measured_has_no_figure() -> None:
     assert figures({BARE: slices(100)}, ()) == ()
 

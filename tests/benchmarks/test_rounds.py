@@ -8,8 +8,9 @@ import httpx
 import pytest
 
 from benchmarks.bodies import blots
-from benchmarks.client import Client
-from benchmarks.rounds import serving, take_turns
+from benchmarks.client import Client, Told
+from benchmarks.offline import Expected
+from benchmarks.rounds import agree, serving, take_turns
 from benchmarks.server import processes
 from benchmarks.slices import Slice
 from benchmarks.systems import NO_OP, Served, System, systems
@@ -41,6 +42,23 @@ def test_every_measure_has_a_slice_in_each_round_and_every_other_round_goes_back
     assert all(one.others is not None for taken in slices.values() for one in taken)
 
 
+@pytest.mark.parametrize(
+    ("told", "expected", "same"),
+    [
+        ((1, 0.40), (1, 0.41, 0.10), True),
+        ((1, 0.44), (1, 0.41, 0.10), False),
+        ((2, 0.40), (1, 0.41, 0.10), False),
+        ((2, 0.40), (1, 0.41, 0.40), True),
+        (None, (1, 0.41, 0.40), False),
+    ],
+    ids=["the same", "another score", "another class", "one of two best", "failed"],
+)
+def test_two_say_the_same_if_the_class_is_the_same_or_as_good_and_the_score_is_near(
+    told: Told | None, expected: Expected, same: bool
+) -> None:
+    assert agree(told, expected) is same
+
+
 def test_a_server_sleeps_but_when_it_is_asked_and_is_gone_at_the_end(bundle_folder: Path, client: Client) -> None:
     (no_op,) = systems()[NO_OP]
     with serving([no_op], Served(bundle_folder, "cpu"), blots(32, 32)) as (one,):
@@ -52,8 +70,8 @@ def test_a_server_sleeps_but_when_it_is_asked_and_is_gone_at_the_end(bundle_fold
         taken = one.load(client, connections=4, seconds=0.2, warm_up=0)
         assert (taken.failed, taken.answered > 0) == ({}, True)
         assert state(one.server.pid) == "T"
-        assert one.agreement(client, 4, [(0, 0.25)] * 64) == 1
-        assert one.agreement(client, 4, [(0, 0.25)] * 32 + [(0, 0.9)] * 32) == 0.5
+        assert one.agreement(client, 4, [(0, 0.25, 0.25)] * 64) == 1
+        assert one.agreement(client, 4, [(0, 0.25, 0.25)] * 32 + [(0, 0.9, 0.05)] * 32) == 0.5
         assert one.server.peak_mebibytes() >= one.server.resident_mebibytes() > 0
     assert processes(one.server.pid) == []
 
