@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 RGB = 3
-ENSEMBLE_CORNERS = ((-1, -1), (-1, 0), (0, -1), (0, 0))
+ENSEMBLE_CODES = ((0, 0), (0, 1), (1, 0), (1, 1))
+"""Of a pixel: its own, that to its right, the one below, and the one below that."""
+OTHERS_WEIGHT = 1e-9 / 4
+"""What LIIF adds to each area, 1e-9, over the four cells between a pixel and the code below to its right."""
 
 
 class DecoderConfig(BaseModel):
@@ -45,15 +48,16 @@ class LocalImplicitDecoder(nn.Module):
         return self.layers(features)  # type: ignore[no-any-return]
 
     def ensemble(self, features: Tensor) -> Tensor:
-        """LIIF's local ensemble (Chen et al. 2021, section 3.2): four evaluations a pixel, averaged.
+        """LIIF's local ensemble (Chen et al. 2021, section 3.2): four evaluations a pixel, weighed by areas.
 
-        A pixel's center lies at the same distance from the four latent codes around its lower corner once these are
-        shifted by half a cell, so all four weigh the same. This is what DISCO pays and PuriDefense does not.
+        A code weighs as much as the area between the pixel and the code opposite. DISCO asks at the centers of pixels,
+        where the pixel's own code lies: all areas but the one opposite to it are nothing, so that three of the four
+        evaluations have next to no weight. They are what DISCO pays and PuriDefense does not. (In the last row and
+        column the published code, whose codes end there, averages two of them; here a pixel's own counts there, too.)
         """
-        padded = functional.pad(features, [1, 0, 1, 0], mode="replicate")
+        padded = functional.pad(features, [0, 1, 0, 1], mode="replicate")
         height, width = features.shape[2:]
-        evaluations = [
-            self(padded[:, :, 1 + down : 1 + down + height, 1 + right : 1 + right + width])
-            for down, right in ENSEMBLE_CORNERS
-        ]
-        return sum(evaluations[1:], start=evaluations[0]) / len(evaluations)  # type: ignore[no-any-return]
+        own, *others = (
+            self(padded[:, :, down : down + height, right : right + width]) for down, right in ENSEMBLE_CODES
+        )
+        return own + OTHERS_WEIGHT * sum(others)  # type: ignore[no-any-return]

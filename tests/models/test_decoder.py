@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.decoder import DecoderConfig, LocalImplicitDecoder
+from models.decoder import ENSEMBLE_CODES, OTHERS_WEIGHT, DecoderConfig, LocalImplicitDecoder
 
 FEATURES = 5
 
@@ -52,20 +52,19 @@ def test_the_local_ensemble_evaluates_its_perceptron_four_times_a_pixel(decoder:
     assert operations(decoder.ensemble) == 4 * operations(decoder)
 
 
-def test_the_local_ensemble_averages_a_pixel_and_the_three_above_and_left_of_it(decoder: LocalImplicitDecoder) -> None:
-    features = torch.randn(1, FEATURES, 8, 8)
-    plain = decoder(features)
-    corners = torch.stack(
-        [plain[..., 1:-2, 1:-2], plain[..., 1:-2, 2:-1], plain[..., 2:-1, 1:-2], plain[..., 2:-1, 2:-1]]
-    )
+def test_at_the_center_of_a_pixel_the_local_ensemble_is_its_own_evaluation(decoder: LocalImplicitDecoder) -> None:
+    features = torch.randn(2, FEATURES, 7, 9)
 
-    torch.testing.assert_close(decoder.ensemble(features)[..., 2:-1, 2:-1], corners.mean(0))
+    torch.testing.assert_close(decoder.ensemble(features), decoder(features))
 
 
-def test_the_local_ensemble_changes_nothing_inside_of_constant_features(decoder: LocalImplicitDecoder) -> None:
-    features = torch.randn(1, FEATURES, 1, 1).expand(1, FEATURES, 8, 8)
+def test_where_codes_are_weighed_by_the_areas_of_liif_the_own_one_counts_alone() -> None:
+    """The published rule, at the center of a pixel: areas to the codes around it, each given to the one opposite."""
+    from_center = {(down, right): abs(2 * down * 2 * right) + 1e-9 for down in (0, 1) for right in (0, 1)}
+    weights = {(down, right): from_center[1 - down, 1 - right] for down, right in from_center}
 
-    torch.testing.assert_close(decoder.ensemble(features)[..., 2:-2, 2:-2], decoder(features)[..., 2:-2, 2:-2])
+    assert weights[0, 0] / sum(weights.values()) == pytest.approx(1)
+    assert [weights[code] / sum(weights.values()) for code in ENSEMBLE_CODES[1:]] == pytest.approx([OTHERS_WEIGHT] * 3)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5), (4, 1)])
