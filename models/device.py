@@ -71,7 +71,8 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     if name != "auto":
         return cast("Precision", name)
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):  # it asks about the current one
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
         native = torch.cpu.get_capabilities().get("avx512_bf16", False)
     return "bfloat16" if native else "float32"

@@ -54,7 +54,8 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
         convolution, norm = _pair(node, modules)
         if convolution is not None and norm is not None:
             before = node.args[0]
-            graph.set_submodule(before.target, fuse_conv_bn_eval(convolution, norm))
+            modules[before.target] = fused = fuse_conv_bn_eval(convolution, norm)  # another norm may follow
+            graph.set_submodule(before.target, fused)
             node.replace_all_uses_with(before)
             graph.graph.erase_node(node)
     graph.delete_all_unused_submodules()

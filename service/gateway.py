@@ -230,6 +230,9 @@ class Gateway:
                 self._metrics.reloads.labels(what="bundle", outcome="failed").inc()
                 log.exception("bundle_not_reloaded")
                 raise BundleRefusedError(f"the bundle cannot be served: {self._reason(error)}") from error
+            if self.readiness.state == "draining":  # meanwhile: the lanes that are closed then have this one not
+                await asyncio.to_thread(lane.engine.close)
+                self.readiness.require()
             self._swap(lane)
         return lane.engine.manifest
 

@@ -91,7 +91,7 @@ class Command:
             require_same_classes(self.train, self.test)
         fabric = open_fabric(device, processes, precision)
         self.first = fabric.is_global_zero
-        self.console = Console(soft_wrap=True, highlight=False, quiet=not self.first)
+        self.console = Console(soft_wrap=True, highlight=False, markup=False, quiet=not self.first)
         for split, images in data.items():
             for name in images.skipped:
                 self.console.print(f"{split} images: {name} is damaged and left out")

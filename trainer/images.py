@@ -166,7 +166,7 @@ def _class_folders(root: Path) -> list[str]:
 
 
 def _images(folder: Path, most: int | None) -> Iterator[Path]:
-    known = Image.registered_extensions()
+    known = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}  # not only saved
     seen = (path for path in folder.rglob("*") if not _hidden(path.relative_to(folder)))
     files = sorted(path for path in seen if path.suffix.lower() in known and path.is_file())
     if not files:

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import pickle
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +9,7 @@ from typing import Any, Self
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
-from safetensors import SafetensorError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 from torch import Tensor, nn
 
 from models.bundle import BundleError, read_manifest
@@ -53,7 +51,7 @@ class NetworkRecipe(BaseModel):
 
     architecture: ClassifierConfig
     normalization: Normalization | None = None
-    seed: int = 0
+    seed: int = Field(default=0, ge=-(2**63), lt=2**64)
     training: ClassifierTraining | None = None
     weights: Path | None = None
 
@@ -160,6 +158,8 @@ class NetworkRecipe(BaseModel):
                 f"{self.weights}: gives {tuple(logits.shape)} for {told}, but there are {classes} "
                 "classes; data.labels can name classes that the images do not have"
             )
+        if not logits.isfinite().all():
+            raise NetworkError(f"{self.weights}: gives logits that are no finite numbers, for {told} all gray")
 
     def _program(self) -> nn.Module:
         try:
@@ -190,11 +190,12 @@ class NetworkRecipe(BaseModel):
 
     def _tensors(self) -> dict[str, Tensor]:
         assert self.weights is not None
+        written = self.content
         try:
             if self.weights.suffix == ".safetensors":
-                return safetensors.torch.load(self.content)
-            content = torch.load(io.BytesIO(self.content), map_location="cpu", weights_only=True)
-        except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError) as error:
+                return safetensors.torch.load(written)
+            content = torch.load(io.BytesIO(written), map_location="cpu", weights_only=True)
+        except Exception as error:  # PyTorch's unpickler raises whatever its opcodes stumble over
             raise NetworkError(f"{self.weights}: not a file of weights: {first_line(error)}") from error
         tensors = _unwrapped(content)
         if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):

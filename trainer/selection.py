@@ -18,7 +18,8 @@ class Selection(BaseModel):
 
     Attributes:
         keep: how many purifiers make the pool.
-        most_lost: the largest share of images, in [0, 1], whose right answer a purifier may cost when it works alone.
+        most_lost: the largest loss of accuracy, as a share of images in [0, 1], that a purifier may cause when it works
+            alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

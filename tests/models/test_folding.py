@@ -55,6 +55,16 @@ def test_a_folded_network_gives_the_same_logits(network: nn.Module, left: int) -
     assert {one.data_ptr() for one in network.parameters()}.isdisjoint(one.data_ptr() for one in folded.parameters())
 
 
+@torch.inference_mode()
+def test_norms_one_after_the_other_are_folded_one_after_the_other() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+    images = torch.rand(3, 3, 8, 8)
+    before = settled(network)(images)
+    folded = fold_batch_norms(network)
+    assert norms(folded) == 0
+    torch.testing.assert_close(folded(images), before)
+
+
 class Shared(nn.Module):
     """Reads a convolution twice, and calls one twice."""
 

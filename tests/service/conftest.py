@@ -44,6 +44,7 @@ class FakeEngine:
         self.fault: Exception | None = None
         self.warm_up_fault: Exception | None = None
         self.warm_ups = 0
+        self.is_closed = False
         self.on_batch: Callable[[], None] = lambda: None
 
     def warm_up(self) -> None:
@@ -53,7 +54,8 @@ class FakeEngine:
             raise self.warm_up_fault
 
     def close(self) -> None:
-        """Holds nothing."""
+        """Holds nothing; notes that it was closed."""
+        self.is_closed = True
 
     def classify(self, images: Sequence[Pixels]) -> list[Prediction]:
         self.batches.append(list(images))

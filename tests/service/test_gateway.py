@@ -714,6 +714,22 @@ async def test_a_service_that_drains_loads_no_bundle(engine: "FakeEngine") -> No
             await service.gateway.reload()
 
 
+async def test_a_bundle_that_is_loaded_only_when_the_service_drains_is_closed_and_not_served(
+    engine: "FakeEngine",
+) -> None:
+    async with opened(engine) as service:
+        service.next_engine = another(engine)
+        service.next_engine.warm.clear()
+        reloading = asyncio.create_task(service.gateway.reload())
+        await until(service.gateway._reloading.locked)
+        service.gateway.drain()
+        service.next_engine.warm.set()
+        with pytest.raises(NotReadyError):
+            await reloading
+        assert service.next_engine.is_closed
+        assert service.gateway.engine is engine
+
+
 async def test_a_new_bundle_ends_a_fault_of_the_old_one(engine: "FakeEngine") -> None:
     async with opened(engine) as service:
         engine.fault = engine.warm_up_fault = RuntimeError("CUDA error")

@@ -92,6 +92,7 @@ def test_images_in_folders_below_a_class_belong_to_it_and_other_files_are_left_a
     save(tmp_path / "cat" / "b.jpeg", gray(2))
     save(tmp_path / ".cache" / "a.png", gray(3))
     (tmp_path / "cat" / "notes.txt").write_text("not an image, and not said to be one")
+    (tmp_path / "cat" / "notes.pdf").write_text("Pillow saves such files and opens none")
 
     data = read_image_folder(tmp_path, SMALL)
 

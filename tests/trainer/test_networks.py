@@ -196,13 +196,31 @@ def test_a_file_that_is_missing_is_told(tmp_path: Path, architecture: ResNetConf
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".pt2"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all", bytes(1000)], ids=["empty", "text", "zeros"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not weights at all", b"epoch,loss\n1,2.3\n", bytes(1000)],
+    ids=["empty", "text", "text that begins with an opcode", "zeros"],
+)
 def test_a_file_that_holds_no_weights_is_told(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"mine{suffix}"
     path.write_bytes(content)
 
     with pytest.raises(NetworkError, match=rf"mine{suffix}: not "):
         own(path, architecture=ExportedConfig() if suffix == ".pt2" else ARCHITECTURE).read(3, SIZE)
+
+
+def test_weights_of_a_training_that_diverged_are_told(network: nn.Module, tmp_path: Path) -> None:
+    state = {name: tensor * torch.nan for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    torch.save(state, tmp_path / "last.pt")
+
+    with pytest.raises(NetworkError, match=r"last\.pt: gives logits that are no finite numbers"):
+        own(tmp_path / "last.pt").read(3, SIZE)
+
+
+@pytest.mark.parametrize("seed", [2**64, -(2**63) - 1])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="seed"):
+        own(tmp_path / "mine.pt", seed=seed)
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, torch.zeros(3)], ids=["list", "number", "empty", "one"])
