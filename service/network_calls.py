@@ -26,6 +26,10 @@ TOLD_APART: dict[str, type[Exception]] = {
 """Errors that the gateway tells apart; any other comes as a RuntimeError."""
 BATCHES = frozenset({"infer", "purify"})
 """The methods that take a batch."""
+BATCH_SECONDS = 60.0
+"""For a batch, and those of other gateways before it; whoever does not answer by then hangs."""
+LOADING_SECONDS = 600.0
+"""For anything else: networks may have to be loaded, and their kernels to be compiled."""
 
 
 class NetworksEndedError(RuntimeError):

@@ -24,10 +24,10 @@ import torch
 from models.bundle import Bundle, BundleError, read_bundle
 from models.defenses import build_defense
 from models.device import choose_placement, give_back_memory
-from service.network_calls import BATCHES, TOLD_APART, Answer, answer_of
+from service.network_calls import BATCH_SECONDS, BATCHES, TOLD_APART, Answer, answer_of
 from service.networks import LocalNetworks, Networks
 from service.settings import HostSettings
-from service.shared_networks import BATCH_SECONDS, Held, Wanted
+from service.shared_networks import Held, Wanted
 from service.workers import choose_workers
 
 log = structlog.get_logger()

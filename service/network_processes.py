@@ -23,7 +23,15 @@ import torch
 
 from models.bundle import BundleError, Manifest, read_bundle
 from models.device import Placement, device_name
-from service.network_calls import Channel, NetworksEndedError, answer_of, receive
+from service.network_calls import (
+    BATCH_SECONDS,
+    BATCHES,
+    LOADING_SECONDS,
+    Channel,
+    NetworksEndedError,
+    answer_of,
+    receive,
+)
 from service.networks import LocalNetworks, Networks
 from service.remote_networks import ENDING_SECONDS, RemoteNetworks
 
@@ -65,7 +73,11 @@ class BundleNetworks:
 
 
 def network_processes(
-    make: Callable[[], Networks], count: int, placement: Placement, patience: float = ENDING_SECONDS
+    make: Callable[[], Networks],
+    count: int,
+    placement: Placement,
+    patience: float = ENDING_SECONDS,
+    batch_seconds: float = BATCH_SECONDS,
 ) -> RemoteNetworks:
     """Networks in processes of their own.
 
@@ -74,8 +86,9 @@ def network_processes(
         count: of the processes.
         placement: where those networks run, and how precisely.
         patience: seconds that they have to end, all together, before they are killed.
+        batch_seconds: seconds that one has for a batch; one that says nothing by then hangs, and is killed.
     """
-    channels = [NetworkProcess(make) for _ in range(count)]
+    channels = [NetworkProcess(make, batch_seconds) for _ in range(count)]
     return RemoteNetworks(channels, device_name(placement.device), placement.precision, patience)
 
 
@@ -106,11 +119,13 @@ class NetworkProcess(Channel):
 
     Args:
         make: gives the networks; it is pickled.
+        batch_seconds: seconds that they have for a batch.
     """
 
-    def __init__(self, make: Callable[[], Networks]) -> None:
+    def __init__(self, make: Callable[[], Networks], batch_seconds: float) -> None:
         super().__init__()
         self._make = make
+        self._batch_seconds = batch_seconds
         self._child: Child | None = None
 
     def _open(self) -> None:
@@ -119,7 +134,7 @@ class NetworkProcess(Channel):
         self._drop(time.monotonic() + ENDING_SECONDS)
         self._child = self._fork()
         try:
-            self._answer(self._child)
+            self._answer(self._child, LOADING_SECONDS)
         except BaseException:
             self._drop(time.monotonic() + ENDING_SECONDS)
             raise
@@ -131,7 +146,7 @@ class NetworkProcess(Channel):
             self._child.pipe.send((method, arguments))
         except OSError as error:
             raise self._ended(self._child) from error
-        return self._answer(self._child)
+        return self._answer(self._child, self._batch_seconds if method in BATCHES else LOADING_SECONDS)
 
     def _break_off(self) -> None:
         if child := self._child:
@@ -157,11 +172,16 @@ class NetworkProcess(Channel):
             theirs.close()
         return Child(process, pipe)
 
-    def _answer(self, child: Child) -> Any:
+    def _answer(self, child: Child, seconds: float) -> Any:
         try:
-            return receive(child.pipe)
+            if child.pipe.poll(seconds):
+                return receive(child.pipe)
         except (EOFError, OSError) as lost:
             raise self._ended(child) from lost
+        log.error("networks_hang", pid=child.process.pid, seconds=seconds)
+        child.kill()
+        child.process.join(ENDING_SECONDS)
+        raise NetworksEndedError(f"the process of the networks said nothing for {seconds:g} s and was killed")
 
     def _ended(self, child: Child) -> NetworksEndedError:
         child.process.join(ENDING_SECONDS)

@@ -15,7 +15,7 @@ import structlog
 from models.bundle import Manifest
 from models.bundle.manifest import Classifier, Pool
 from models.preprocessing import Preprocessing
-from service.network_calls import BATCHES, Channel, NetworksEndedError, receive
+from service.network_calls import BATCH_SECONDS, BATCHES, LOADING_SECONDS, Channel, NetworksEndedError, receive
 from service.remote_networks import RemoteNetworks
 
 log = structlog.get_logger()
@@ -23,10 +23,6 @@ log = structlog.get_logger()
 PATIENCE_SECONDS = 60.0
 """For whoever holds the networks to listen; what it loads then may take longer."""
 POLL_SECONDS = 0.2
-BATCH_SECONDS = 60.0
-"""For a batch, and those of other gateways before it; whoever does not answer by then hangs."""
-LOADING_SECONDS = 600.0
-"""For anything else: networks may have to be loaded, and their kernels to be compiled."""
 TIME = struct.Struct("ll")
 """Seconds and microseconds, as the system takes them."""
 CREDENTIALS = struct.Struct("3i")

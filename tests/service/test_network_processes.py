@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 import torch
 
 from models.bundle import BundleError, read_bundle
@@ -224,6 +225,22 @@ def test_one_that_does_not_end_is_killed_and_who_waits_for_it_is_told(tmp_path: 
             waiting.result()
 
     assert not any(map(run, begun))
+
+
+def test_a_process_that_hangs_is_killed_and_another_begins(tmp_path: Path) -> None:
+    before = running()
+    networks = network_processes(partial(Stuck, tmp_path / "asked"), 1, PLACEMENT, batch_seconds=0.2)
+    networks.warm_up((), 1)
+    (hanging,) = running() - before
+    with structlog.testing.capture_logs() as lines, pytest.raises(NetworksEndedError, match=r"nothing for 0\.2 s"):
+        networks.infer(IMAGES, None)
+
+    assert [(line["event"], line["pid"]) for line in lines] == [("networks_hang", hanging)]
+    assert not run(hanging)
+    networks.warm_up((), 1)
+    (another,) = running() - before
+    assert another != hanging
+    networks.close()
 
 
 def test_what_cannot_begin_is_told_again_and_again_and_can_be_closed() -> None:
