@@ -115,6 +115,28 @@ def test_the_first_loss_is_the_perturbation_itself_in_levels(
 def test_clean_images_weigh_lambda(surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric) -> None:
     training = TRAINING.model_copy(update={"clean_after": 0.0, "clean_weight": 3.0, "crop": 12})
     learner = task(surrogate, two_colors, fabric, training)
+    darken(learner.purifiers["edsr"])
+    batch = learner._batch(0)
+    with torch.no_grad():
+        attacked, clean = map(float, learner._errors(learner.purifiers["edsr"], batch))
+
+    metrics = learner.step(0)
+
+    assert clean > 0.05
+    assert float(metrics["edsr/l1_levels"]) == pytest.approx(255 * (attacked + 3 * clean))
+
+
+def darken(purifier: nn.Module) -> None:
+    """Has a new purifier, which gives images back as they are, take 0.1 off all of them."""
+    last = purifier.get_submodule("decoder.layers")[-1]  # type: ignore[index]
+    nn.init.constant_(last.bias, -0.1)
+
+
+def test_attacked_and_clean_images_have_errors_of_their_own(
+    surrogate: nn.Module, two_colors: LabeledImages, fabric: Fabric
+) -> None:
+    training = TRAINING.model_copy(update={"clean_after": 0.0, "crop": 12})
+    learner = task(surrogate, two_colors, fabric, training)
     batch = learner._batch(0)
 
     class Darkening(nn.Module):
