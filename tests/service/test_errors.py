@@ -4,7 +4,7 @@ from http import HTTPStatus
 
 import pytest
 
-from service.errors import INTERNAL, PROBLEMS, GatewayError, QuotaExceededError, RetryableError
+from service.errors import INTERNAL, PROBLEMS, BadImageError, GatewayError, QuotaExceededError, RetryableError
 
 
 def kinds(error: type[GatewayError]) -> set[type[GatewayError]]:
@@ -13,7 +13,7 @@ def kinds(error: type[GatewayError]) -> set[type[GatewayError]]:
 
 
 def test_every_error_has_its_problem() -> None:
-    assert set(PROBLEMS) == kinds(GatewayError) - {GatewayError, RetryableError}
+    assert set(PROBLEMS) == kinds(GatewayError) - {GatewayError, RetryableError, BadImageError}
 
 
 def test_no_two_problems_share_a_slug() -> None:
