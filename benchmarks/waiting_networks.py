@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.noop_engine import serve
 from models.bundle import Bundle, read_bundle
@@ -50,9 +51,9 @@ class WaitingNetworks:
         time.sleep(seconds)
         return Inferred(np.full((len(images), self._classes), 1 / self._classes, np.float32), 0, seconds)
 
-    def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:  # noqa: ARG002 - they purify nothing
+    def purify(self, images: Sequence[Pixels], draws: Draws) -> NDArray[np.bool_]:  # noqa: ARG002 - they purify nothing
         """Always."""
-        return True
+        return np.ones(len(images), np.bool_)
 
     def close(self) -> None:
         """Hold nothing."""

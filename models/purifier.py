@@ -42,12 +42,17 @@ class Purifier(nn.Module):
         nn.init.zeros_(correction.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        return torch.clamp(images + self.decoder(self._features(images)), 0, 1)
+        return _corrected(images, self.decoder(self._features(images)))
 
     def with_local_ensemble(self, images: Tensor) -> Tensor:
         """Purifies with four decoder evaluations a pixel instead of one, as the DISCO baseline does."""
-        return torch.clamp(images + self.decoder.ensemble(self._features(images)), 0, 1)
+        return _corrected(images, self.decoder.ensemble(self._features(images)))
 
     def _features(self, images: Tensor) -> Tensor:
         centered = (images - PIXEL_CENTER) / PIXEL_SPREAD
         return self.encoder(centered.to(self.encoder.precision))  # type: ignore[no-any-return]
+
+
+def _corrected(images: Tensor, corrections: Tensor) -> Tensor:
+    """Clamped to [0, 1]; NaN where a correction is infinite, which the clamp alone would pass off as black or white."""
+    return torch.clamp(images + corrections, 0, 1).add(corrections, alpha=0)

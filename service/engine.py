@@ -177,34 +177,49 @@ class TorchEngine:
         self._count(draws, defense)
         predictions = [Prediction(one, self._name(draw, defense)) for one, draw in zip(scores, draws, strict=True)]
         failed = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
-        others = self._without_failing([images[index] for index in failed], draws[failed], defense) if failed else None
-        if others:
-            again = self._defended([images[index] for index in failed], others)
-            for index, prediction in zip(failed, again, strict=True):
+        blamed = self._blame([images[index] for index in failed], draws[failed], defense) if failed else {}
+        for failing, rows in blamed.items():
+            if not failing or len(defense.purifiers) - len(failing) < SMALLEST_POOL:
+                continue  # nobody else could answer
+            others = reduce(lambda fewer, name: fewer.without(name), failing, defense)
+            indices = [failed[row] for row in rows]
+            again = self._defended([images[index] for index in indices], others)
+            for index, prediction in zip(indices, again, strict=True):
                 predictions[index] = prediction
         return predictions
 
-    def _without_failing(self, images: Sequence[Pixels], draws: Tensor, defense: Defense) -> Defense | None:
-        """The defense without those drawn purifiers that give no numbers for the images; nothing if that is no help.
+    def _blame(self, images: Sequence[Pixels], draws: Tensor, defense: Defense) -> dict[tuple[str, ...], list[int]]:
+        """Which of the purifiers that an image drew give no numbers for it, and the rows of the images that have these.
 
-        Those that give none for images of our own either leave the pool.
+        It is found for each image alone, so that the draws of one never depend on the images beside it. Purifiers that
+        give none for images of our own either leave the pool.
 
         Raises:
             PoolExhaustedError: fewer than two are left in it.
         """
-        drawn = (
-            [defense.purifiers[index] for index in sorted(set(draws.flatten().tolist()))] if defense.purifiers else []
-        )
-        failing = [name for name in drawn if self._fails(name, images, defense)]
-        for name in failing:
-            self._metrics.purifier_failures.labels(purifier=name).inc(len(images))
-            if self._fails(name, self._probes(), defense):
-                self._remove(name)
-            else:
-                log.warning("purifier_failed", purifier=name, queries=len(images))
-        if not failing or len(defense.purifiers) - len(failing) < SMALLEST_POOL:
-            return None
-        return reduce(lambda others, name: others.without(name), failing, defense)
+        failing: list[tuple[str, ...]] = [() for _ in images]
+        for number, name in enumerate(defense.purifiers):
+            drew = (draws == number).flatten(1).any(1).nonzero()[:, 0].tolist()
+            if not drew:
+                continue
+            finite = self._purifies(name, [images[row] for row in drew], defense)
+            spoiled = [row for row, fine in zip(drew, finite, strict=True) if not fine]
+            if spoiled:
+                self._note_failure(name, len(spoiled), defense)
+            for row in spoiled:
+                failing[row] += (name,)
+        rows: dict[tuple[str, ...], list[int]] = {}
+        for row, names in enumerate(failing):
+            rows.setdefault(names, []).append(row)
+        return rows
+
+    def _note_failure(self, name: str, queries: int, defense: Defense) -> None:
+        """Counts queries that a purifier gave no numbers for; it leaves the pool if our own images get none either."""
+        self._metrics.purifier_failures.labels(purifier=name).inc(queries)
+        if self._purifies(name, self._probes(), defense).all():
+            log.warning("purifier_failed", purifier=name, queries=queries)
+        else:
+            self._remove(name)
 
     def _remove(self, name: str) -> None:
         with self._removing:
@@ -225,9 +240,10 @@ class TorchEngine:
         noise = np.random.default_rng(0).integers(0, PIXEL_MAX, shape, np.uint8, endpoint=True)
         return [np.zeros(shape, np.uint8), np.full(shape, PIXEL_MAX, np.uint8), noise]
 
-    def _fails(self, name: str, images: Sequence[Pixels], defense: Defense) -> bool:
+    def _purifies(self, name: str, images: Sequence[Pixels], defense: Defense) -> NDArray[np.bool_]:
+        """Whether a purifier makes finite numbers of all patches of each image: `(N,)`."""
         draws = torch.full_like(self._draw(images, defense), defense.purifiers.index(name))
-        return not self._networks.purify(images, Draws(draws.numpy(), defense.purifiers))
+        return self._networks.purify(images, Draws(draws.numpy(), defense.purifiers))
 
     def _count(self, draws: Tensor, defense: Defense) -> None:
         if defense.purifiers:

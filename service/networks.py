@@ -82,8 +82,8 @@ class Networks(Protocol):
             torch.OutOfMemoryError: the batch does not fit the device.
         """
 
-    def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:
-        """Whether the defense makes finite numbers of all the images."""
+    def purify(self, images: Sequence[Pixels], draws: Draws) -> NDArray[np.bool_]:
+        """Whether the defense makes finite numbers of each image: `(N,)`."""
 
     def close(self) -> None:
         """Gives back what they hold; nobody asks them any more."""
@@ -137,9 +137,11 @@ class LocalNetworks:
         return Inferred(scores, purify if draws is not None else 0.0, classify)
 
     @torch.inference_mode()
-    def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:
+    def purify(self, images: Sequence[Pixels], draws: Draws) -> NDArray[np.bool_]:
         """See `Networks`."""
-        return bool(self._purify(self._on_device(images), self._indices(draws)).isfinite().all())
+        purified = self._purify(self._on_device(images), self._indices(draws))
+        finite: NDArray[np.bool_] = purified.isfinite().flatten(1).all(1).cpu().numpy()
+        return finite
 
     def close(self) -> None:
         """See `Networks`. Their memory is free now, however long whoever asked them is kept."""

@@ -7,6 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 
+import numpy as np
+from numpy.typing import NDArray
+
 from models.preprocessing import Pixels
 from service.network_calls import Channel
 from service.networks import Draws, Inferred
@@ -64,10 +67,15 @@ class RemoteNetworks:
             inferred: Inferred = channel.ask("infer", images, draws)
         return inferred
 
-    def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:
-        """See `Networks`."""
+    def purify(self, images: Sequence[Pixels], draws: Draws) -> NDArray[np.bool_]:
+        """See `Networks`.
+
+        Raises:
+            NetworksEndedError: the channel closed meanwhile, or before.
+        """
         with self._one() as channel:
-            return bool(channel.ask("purify", images, draws))
+            finite: NDArray[np.bool_] = channel.ask("purify", images, draws)
+        return finite
 
     def close(self) -> None:
         """Closes the channels for good; whoever waits for an answer longer than there is patience gets an error."""

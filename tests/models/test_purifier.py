@@ -49,6 +49,18 @@ def test_a_correction_never_leaves_the_range_of_pixels(
     assert torch.equal(painter(level).with_local_ensemble(images), torch.full_like(images, expected))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("level", [float("inf"), float("-inf"), float("nan")])
+def test_a_correction_that_is_no_number_shows(
+    painter: Callable[[float], Purifier], level: float, dtype: torch.dtype
+) -> None:
+    images = torch.rand(1, 3, 4, 4)
+    purifier = painter(level).to(dtype)
+
+    assert purifier(images).isnan().all()
+    assert purifier.with_local_ensemble(images).isnan().all()
+
+
 def test_a_purified_image_has_the_shape_and_range_of_the_image(
     purifier_config: PurifierConfig, active_purifier: MakePurifier
 ) -> None:

@@ -352,6 +352,21 @@ def test_an_image_that_a_purifier_gives_no_numbers_for_is_answered_by_the_others
     assert {line["event"] for line in lines} == {"purifier_failed"}
 
 
+def test_an_image_loses_no_purifier_to_the_images_beside_it(bundle: Bundle, metrics: Metrics) -> None:
+    brighter = CRAFTED + 100
+    fail_on(bundle, CRAFTED, "pgd-edsr")
+    fail_on(bundle, brighter, "fgsm-edsr")
+    sticky = Sticky(b"a secret under which both draw what fails on them, two")
+    alone = [build(bundle, metrics, sticky).classify([one])[0] for one in (CRAFTED, brighter)]
+    counters = Metrics()
+    predictions = build(bundle, counters, sticky).classify([CRAFTED, brighter])
+    assert [one.draw for one in predictions] == [one.draw for one in alone]
+    np.testing.assert_allclose(scores_of(predictions), scores_of(alone), atol=1e-6)
+    assert np.isfinite(scores_of(predictions)).all()
+    failures = values(counters, "purigate_purifier_failures_total", "purifier")
+    assert {name: count for name, count in failures.items() if count} == {"pgd-edsr": 1, "fgsm-edsr": 1}
+
+
 def test_such_an_image_gets_one_answer_under_sticky_draws(bundle: Bundle, metrics: Metrics) -> None:
     fail_on(bundle, CRAFTED, "pgd-edsr", "fgsm-edsr")
     engine = build(bundle, metrics, Sticky(b"a secret that all replicas share"))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from models.bundle import Bundle, BundleError, read_bundle, read_manifest
 from models.device import Placement
@@ -62,8 +63,8 @@ class Held:
             raise KeyError("odd")
         return Inferred(np.zeros((len(images), 2), np.float32), 0, 0)
 
-    def purify(self, images: Sequence[Pixels], draws: Draws) -> bool:  # noqa: ARG002
-        return True
+    def purify(self, images: Sequence[Pixels], draws: Draws) -> NDArray[np.bool_]:  # noqa: ARG002
+        return np.ones(len(images), np.bool_)
 
     def close(self) -> None:
         """Holds nothing."""
@@ -139,7 +140,7 @@ def test_they_say_what_networks_in_this_process_say(folder: Path, path: Path, dr
 
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-6)
         assert (found.purify_seconds > 0) is (draws is not None)
-        assert networks.purify(IMAGES, DRAWS) is True
+        assert networks.purify(IMAGES, DRAWS).tolist() == [True] * len(IMAGES)
         assert (networks.device, networks.precision) == ("cpu", "float32")
 
 
