@@ -240,7 +240,7 @@ def images(
             typer.echo(f"{name} is damaged and left out")
         typer.echo(f"{output}: {write_tree(data, output, skip, per_class)} images")
 
-    _guarded(steps)
+    _guarded(steps, "no image was written")
 
 
 def _recipe(name: str, settings: list[str] | None, train: Path | None, test: Path | None) -> Recipe:
@@ -256,7 +256,9 @@ def _recipe(name: str, settings: list[str] | None, train: Path | None, test: Pat
     return recipe.model_copy(update={"data": FolderData.model_validate({**kept, **folders})})
 
 
-def _guarded(steps: Callable[[], None]) -> None:
+def _guarded(
+    steps: Callable[[], None], interrupted: str = "the same command goes on from the last checkpoint"
+) -> None:
     """Takes the steps; tells what stopped them in one line."""
     try:
         steps()
@@ -270,7 +272,7 @@ def _guarded(steps: Callable[[], None]) -> None:
         typer.secho(f"error: {told}", err=True, fg=typer.colors.RED)
         sys.exit(1)
     except KeyboardInterrupt:
-        typer.secho("interrupted; the same command goes on from the last checkpoint", err=True)
+        typer.secho(f"interrupted; {interrupted}", err=True)
         sys.exit(130)
     finally:
         if torch.distributed.is_initialized():  # its threads, alive at the end of the process, can abort it

@@ -9,6 +9,7 @@ from models.device import choose_precision
 from trainer.errors import DeviceError, first_line
 
 Precision = Literal["auto", "bf16-mixed", "32-true"]
+TRAINED_ON = ("cpu", "cuda")
 
 
 def open_fabric(device: str, processes: int, precision: Precision) -> Fabric:
@@ -21,7 +22,7 @@ def open_fabric(device: str, processes: int, precision: Precision) -> Fabric:
             natively: a CPU that emulates it takes ten times as long as in float32.
 
     Raises:
-        DeviceError: that device, or that many of it, is not there.
+        DeviceError: that device, or that many of it, is not there, or nothing is trained on such a one.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,6 +31,10 @@ def open_fabric(device: str, processes: int, precision: Precision) -> Fabric:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise DeviceError(f"device {device}: {first_line(error)}") from error
+    if chosen.type not in TRAINED_ON:
+        raise DeviceError(f"device {device}: trained is on {' or '.join(TRAINED_ON)}")
+    if chosen.type == "cpu":
+        chosen = torch.device("cpu")  # there is one alone, whatever its number
     if processes > 1 and chosen.index is not None:
         raise DeviceError(f"{processes} processes need {processes} devices: say 'cuda', not {device!r}")
     if chosen.type == "cuda" and processes > torch.cuda.device_count():

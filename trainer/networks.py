@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.bundle import BundleError, read_manifest
 from models.bundle.manifest import Normalization
 from models.bundle.reader import gray_images, require_shapes
-from models.classifiers import ClassifierConfig, ExportedConfig
+from models.classifiers import ClassifierConfig, ExportedConfig, TorchvisionConfig
 from models.classifiers.exported import read_program
 from models.classifiers.normalization import Normalized
 from models.preprocessing import Preprocessing
@@ -142,6 +142,26 @@ class NetworkRecipe(BaseModel):
             self._probe(network, classes, preprocessing, images)
         return network
 
+    def rehearse(self, classes: int, preprocessing: Preprocessing) -> None:
+        """Shows the network that is to be trained images as they are served, and of every size of its training.
+
+        Raises:
+            NetworkError: as `read`, or it cannot be trained on one of these sizes.
+        """
+        assert self.training is not None
+        network = self.begin(classes, preprocessing)
+        images = min(PROBE_BATCHES[-1], self.training.batch_size)
+        self._probe(network.eval(), classes, preprocessing, images)
+        with torch.random.fork_rng(devices=[]):  # dropout draws
+            for side in dict.fromkeys(self.training.resolutions()):
+                self._probe(network.train(), classes, Preprocessing(resize=side, height=side, width=side), images)
+
+    def _told(self) -> str:
+        """What a mistake is told of: the file, or the architecture where there is none."""
+        if self.weights is not None:
+            return str(self.weights)
+        return self.architecture.name if isinstance(self.architecture, TorchvisionConfig) else self.architecture.kind
+
     @torch.no_grad()
     def _probe(self, network: nn.Module, classes: int, preprocessing: Preprocessing, images: int) -> None:
         told = f"{images} image{'s' if images > 1 else ''}"
@@ -150,16 +170,16 @@ class NetworkRecipe(BaseModel):
         except Exception as error:  # a user's network may raise anything
             size = f"{preprocessing.width}x{preprocessing.height}"
             todo = f"; {EXPORT_ANEW}" if isinstance(self.architecture, ExportedConfig) else ""
-            raise NetworkError(f"{self.weights}: fails on {told} of {size}: {first_line(error)}{todo}") from error
+            raise NetworkError(f"{self._told()}: fails on {told} of {size}: {first_line(error)}{todo}") from error
         if not isinstance(logits, Tensor):
-            raise NetworkError(f"{self.weights}: gives a {type(logits).__name__}, not one tensor of logits")
+            raise NetworkError(f"{self._told()}: gives a {type(logits).__name__}, not one tensor of logits")
         if logits.shape != (images, classes):
             raise NetworkError(
-                f"{self.weights}: gives {tuple(logits.shape)} for {told}, but there are {classes} "
+                f"{self._told()}: gives {tuple(logits.shape)} for {told}, but there are {classes} "
                 "classes; data.labels can name classes that the images do not have"
             )
         if not logits.isfinite().all():
-            raise NetworkError(f"{self.weights}: gives logits that are no finite numbers, for {told} all gray")
+            raise NetworkError(f"{self._told()}: gives logits that are no finite numbers, for {told} all gray")
 
     def _program(self) -> nn.Module:
         try:

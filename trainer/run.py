@@ -68,8 +68,7 @@ class Run:
     def _check_network(self, name: str, recipe: NetworkRecipe, data: LabeledImages) -> None:
         if recipe.training:
             require_batch(name, recipe.training, data, self.fabric)
-            if recipe.weights:
-                recipe.read(len(data.classes), self.recipe.preprocessing)
+            recipe.rehearse(len(data.classes), self.recipe.preprocessing)
             self._checkpoint(name, recipe, data).read()
             return
         training = self.recipe.pool_training

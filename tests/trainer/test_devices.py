@@ -55,6 +55,15 @@ def test_a_device_that_is_not_there_is_told(name: str) -> None:
         open_fabric(name, 1, "32-true")
 
 
+def test_the_cpu_is_one_whatever_its_number() -> None:
+    assert open_fabric("cpu:0", 1, "32-true").device == torch.device("cpu")
+
+
+def test_a_device_that_nothing_is_trained_on_is_told() -> None:
+    with pytest.raises(DeviceError, match="device meta: trained is on cpu or cuda"):
+        open_fabric("meta", 1, "32-true")
+
+
 @pytest.mark.cuda
 def test_more_processes_than_gpus_are_told() -> None:
     with pytest.raises(DeviceError, match="1000 processes need as many GPUs"):

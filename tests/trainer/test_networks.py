@@ -16,7 +16,7 @@ from torch.export import Dim, export
 from models.bundle import read_bundle, read_manifest
 from models.bundle.manifest import Normalization
 from models.bundle.writer import write_manifest
-from models.classifiers import ExportedConfig, ResNetConfig
+from models.classifiers import ExportedConfig, ResNetConfig, TorchvisionConfig
 from models.preprocessing import Preprocessing
 from trainer.classifier import ClassifierTraining, Phase
 from trainer.errors import NetworkError
@@ -332,6 +332,28 @@ def test_weights_that_do_not_fit_are_told_before_they_are_trained_on(network: nn
 
     with pytest.raises(NetworkError, match=r"mine\.pt: does not fit the architecture and 5 classes"):
         own(path, training=TRAINING).begin(5, SIZE)
+
+
+def test_a_network_that_is_trained_takes_images_of_every_size_of_its_training() -> None:
+    small = ClassifierTraining(phases=(Phase(epochs=1, resolution=16), Phase(epochs=1, resolution=32)))
+    size = Preprocessing(resize=32, height=32, width=32)
+    for name, training, match in (
+        ("alexnet", small, "alexnet: fails on 3 images of 32x32: "),
+        ("vgg11", small, "vgg11: fails on 3 images of 16x16: "),
+    ):
+        recipe = NetworkRecipe(architecture=TorchvisionConfig(name=name), training=training)
+        with pytest.raises(NetworkError, match=match):
+            recipe.rehearse(3, size)
+
+
+def test_a_rehearsal_decides_nothing() -> None:
+    recipe = NetworkRecipe(architecture=TorchvisionConfig(name="mobilenet_v3_small"), training=TRAINING)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    recipe.rehearse(3, SIZE)
+
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_weights_and_training_and_seed_decide_what_is_trained_on(network: nn.Module, tmp_path: Path) -> None:

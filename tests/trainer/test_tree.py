@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from models.preprocessing import Preprocessing
 from trainer.errors import DataError
@@ -43,6 +44,34 @@ def test_a_folder_with_something_in_it_is_left_as_it_is(data: LabeledImages, tmp
     with pytest.raises(DataError, match="something lies here"):
         write_tree(data, tmp_path)
     assert [one.name for one in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_tree_that_was_interrupted_is_none_and_can_be_written_again(
+    data: LabeledImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tree"
+    saved: list[Path] = []
+    save = Image.Image.save
+
+    def disk_full(image: Image.Image, path: Path) -> None:
+        if len(saved) == 6:
+            raise OSError(28, "No space left on device")
+        saved.append(path)
+        save(image, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", disk_full)
+        with pytest.raises(OSError, match="No space left"):
+            write_tree(data, root)
+    assert not list(root.iterdir())
+
+    (root / ".partial" / "cat").mkdir(parents=True)  # as one that was killed leaves it
+    (root / ".partial" / "cat" / "99999.png").touch()
+    with pytest.raises(DataError, match="no class folders"):
+        read_image_folder(root, SIZE)
+    assert write_tree(data, root) == 8
+    assert sorted(entry.name for entry in root.iterdir()) == ["cat", "dog"]
+    assert len(read_image_folder(root, SIZE)) == 8
 
 
 def test_more_are_left_out_than_there_are(data: LabeledImages, tmp_path: Path) -> None:
