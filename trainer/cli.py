@@ -256,9 +256,7 @@ def _recipe(name: str, settings: list[str] | None, train: Path | None, test: Pat
     return recipe.model_copy(update={"data": FolderData.model_validate({**kept, **folders})})
 
 
-def _guarded(
-    steps: Callable[[], None], interrupted: str = "the same command goes on from the last checkpoint"
-) -> None:
+def _guarded(steps: Callable[[], None], interrupted: str = "the same command goes on from the last checkpoint") -> None:
     """Takes the steps; tells what stopped them in one line."""
     try:
         steps()

@@ -8,7 +8,6 @@ from PIL import Image
 from trainer.errors import DataError
 from trainer.images import LabeledImages
 
-
 PARTIAL = ".partial"
 """Where a tree lies until it is whole, within its folder: no reader takes it for a class."""
 
