@@ -67,6 +67,7 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._closed = True
         self._seconds_per_item = 0.0
+        self._begun: dict[int, float] = {}
         self._workers = [
             threading.Thread(target=self._work, name=f"batcher-{number}", daemon=True) for number in range(workers)
         ]
@@ -103,6 +104,11 @@ class Batcher(Generic[Item, Result]):
     def backlog_seconds(self) -> float:
         """How long the items that wait will take, judged by the batches so far."""
         return self.depth * self._seconds_per_item / len(self._workers)
+
+    def longest_seconds(self) -> float:
+        """How long the call of `process` that has run for longest has run; 0 where none runs."""
+        begun = tuple(self._begun.values())
+        return self._clock() - min(begun) if begun else 0.0
 
     def submit(self, items: Sequence[Item], deadline: float) -> "list[Future[Result]]":
         """Queues all of `items` or none; gives the future of each.
@@ -158,13 +164,15 @@ class Batcher(Generic[Item, Result]):
         return True
 
     def _run(self, batch: list[Waiting[Item, Result]]) -> None:
-        begin = self._clock()
+        begin = self._begun[threading.get_ident()] = self._clock()
         try:
             results = self._results(batch)
         except BaseException as error:  # noqa: BLE001 - whoever waits must hear of it, whatever it is
             for entry in batch:
                 entry.future.set_exception(error)
             return
+        finally:
+            del self._begun[threading.get_ident()]
         self._seconds_per_item = (self._clock() - begin) / len(batch)
         for entry, result in zip(batch, results, strict=True):
             entry.future.set_result(result)

@@ -24,6 +24,8 @@ log = structlog.get_logger()
 
 Health = Literal["ready", "fault", "dead"]
 RECOVERY_PAUSES_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 30)
+HANG_SECONDS = 180.0
+"""For a batch, which may be several calls of the networks; those of networks in other processes end sooner."""
 
 
 class Lane:
@@ -35,6 +37,8 @@ class Lane:
         metrics: where waiting is timed.
         on_change: told, on the event loop, what becomes of the engine; a dead one never comes back.
         recovery_pauses: seconds before each warm-up after a fault; when they are used up the engine is dead.
+        hang_seconds: after which an engine that still has a batch is dead, too, since no thread can be taken back from
+            it; not before the deadline of a query, for whoever is patient has slow batches.
     """
 
     def __init__(
@@ -44,15 +48,18 @@ class Lane:
         metrics: Metrics,
         on_change: Callable[["Lane", Health], None],
         recovery_pauses: Sequence[float] = RECOVERY_PAUSES_SECONDS,
+        hang_seconds: float = HANG_SECONDS,
     ) -> None:
         self.engine = engine
         self.decoder = ImageDecoder(engine.manifest.preprocessing, settings.max_pixels)
         self._on_change = on_change
         self._recovery_pauses = recovery_pauses
+        self._hang_seconds = max(hang_seconds, settings.request_deadline_ms / 1000)
         self._faulted = False
         self._faulting = threading.Lock()
         self._closed = False
         self._recovery: asyncio.Task[None] | None = None
+        self._watch: asyncio.Task[None] | None = None
         waited = metrics.stage_duration.labels(stage="queue").observe
         self._batcher: Batcher[Pixels, Prediction] = Batcher(
             self._run_engine, settings.max_batch, settings.queue_capacity, engine.workers, on_wait=waited
@@ -71,6 +78,7 @@ class Lane:
         """Begins to take queries."""
         self._loop = asyncio.get_running_loop()
         self._batcher.start()
+        self._watch = asyncio.create_task(self._await_hang())
 
     async def warm_up(self) -> None:
         """Runs everything of the engine once; raises if anything fails."""
@@ -90,8 +98,9 @@ class Lane:
         The engine goes with it.
         """
         self._closed = True
-        if self._recovery:
-            self._recovery.cancel()
+        for task in (self._recovery, self._watch):
+            if task:
+                task.cancel()
         await asyncio.to_thread(self._batcher.close, seconds)
         await asyncio.to_thread(self.engine.close)
 
@@ -115,6 +124,12 @@ class Lane:
             self._loop.call_soon_threadsafe(self._die)
         elif first:
             self._loop.call_soon_threadsafe(self._start_recovery)
+
+    async def _await_hang(self) -> None:
+        while (held := self._batcher.longest_seconds()) < self._hang_seconds:  # noqa: ASYNC110 - threads set no event
+            await asyncio.sleep(self._hang_seconds - held)
+        log.error("networks_hang", seconds=round(held, 1))
+        self._die()
 
     def _die(self) -> None:
         self._closed = True

@@ -313,6 +313,30 @@ def test_each_item_reports_how_long_it_waited(doubler: Doubler, clock: Clock) ->
     assert waited == [0.0, 3.0, 1.0]
 
 
+def test_how_long_a_batch_has_run_is_told_of_those_that_still_run(
+    batcher: Batcher[int, int], doubler: Doubler, clock: Clock
+) -> None:
+    clock.now = 7.0
+    assert batcher.longest_seconds() == 7.0
+    doubler.busy.clear()
+    second = batcher.submit([1], NEVER)
+    doubler.free.set()
+    results(second)
+    clock.now = 9.0
+    assert batcher.longest_seconds() == 0
+
+
+def test_of_batches_that_run_at_once_the_longest_counts(doubler: Doubler, clock: Clock) -> None:
+    with running(Batcher(doubler, 1, 10, workers=2, clock=clock)) as batcher:
+        for clock.now in (1.0, 4.0):
+            doubler.busy.clear()
+            batcher.submit([0], NEVER)
+            assert doubler.busy.wait(PATIENCE_SECONDS)
+        clock.now = 5.0
+        assert batcher.longest_seconds() == 4.0
+        doubler.free.set()
+
+
 @pytest.mark.parametrize("workers", [1, 3])
 def test_under_many_threads_every_item_gets_its_own_result(workers: int) -> None:
     sizes: list[int] = []

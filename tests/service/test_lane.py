@@ -36,6 +36,24 @@ async def test_a_device_that_no_warm_up_brings_back_is_told_to_be_dead(engine: "
     await lane.close(PATIENCE_SECONDS)
 
 
+async def test_an_engine_that_never_gives_a_batch_back_is_dead(engine: "FakeEngine") -> None:
+    told: asyncio.Queue[Health] = asyncio.Queue()
+    engine.workers = 2
+    settings = Settings(request_deadline_ms=200)
+    lane = Lane(settings, engine, Metrics(), lambda _lane, health: told.put_nowait(health), hang_seconds=0.1)
+    lane.start()
+    engine.free.clear()
+    with structlog.testing.capture_logs() as lines:
+        lane.submit([IMAGE], deadline=float("inf"))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await told.get() == "dead"
+    (line,) = lines
+    assert (line["event"], line["log_level"]) == ("networks_hang", "error")
+    engine.free.set()
+    await lane.close(PATIENCE_SECONDS)
+    assert told.empty()
+
+
 async def test_faults_of_batches_that_ran_at_once_are_recovered_from_once(engine: "FakeEngine") -> None:
     told: asyncio.Queue[Health] = asyncio.Queue()
     engine.workers = 2
