@@ -1,6 +1,6 @@
 """How much accuracy a classifier has, and how much of it is left behind each purifier and behind the pool."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Literal
 
@@ -33,8 +33,10 @@ class Accuracy(BaseModel):
         grids: behind the pool, by patches along each dimension: mean and standard deviation over the draws.
         attacked: on images attacked by way of one network, undefended, then behind the pool at the bundle's grid, with
             the mean over the draws. The first reads how well the attack works, the second what is restored.
+        attacked_images: how many those were.
         attacked_by: that network: the surrogate, whose attack has to carry over, or the classifier itself where the
             recipe has no surrogate.
+        attack: how they were attacked.
         draws: passes with fresh draws over all images, for each grid.
         seed: of the draws.
     """
@@ -47,19 +49,35 @@ class Accuracy(BaseModel):
     purifiers: dict[str, float]
     grids: dict[int, tuple[float, float]]
     attacked: tuple[float, float]
+    attacked_images: int
     attacked_by: AttackedBy
+    attack: Attack
     draws: int
     seed: int
+
+
+@dataclass(frozen=True)
+class AttackedImages:
+    """Images after an attack.
+
+    Attributes:
+        images: with the labels that they had before.
+        by: the network by way of which they were attacked.
+        attack: how.
+    """
+
+    images: LabeledImages
+    by: AttackedBy
+    attack: Attack
 
 
 def measure(
     bundle: Bundle,
     data: LabeledImages,
-    attacked: LabeledImages,
+    attacked: AttackedImages,
     device: torch.device,
     grids: tuple[int, ...],
     draws: int,
-    attacked_by: AttackedBy,
     seed: int = 0,
 ) -> Accuracy:
     """Measures a bundle, in the precision in which the service would run it on `device`.
@@ -71,7 +89,6 @@ def measure(
         device: where it runs.
         grids: patch grids to serve the pool with.
         draws: passes over `data` for each grid, at least 2.
-        attacked_by: the network by way of which they were attacked.
         seed: of the draws.
     """
     classifier = bundle.classifier.to(device)
@@ -91,10 +108,12 @@ def measure(
         purifiers={name: behind(purifier) for name, purifier in bundle.purifiers.items()},
         grids={grid: pool_accuracy(bundle, data, grid, device, draws, random) for grid in grids},
         attacked=(
-            share(classifier, attacked),
-            pool_accuracy(bundle, attacked, bundle.manifest.pool.grid, device, draws, random)[0],
+            share(classifier, attacked.images),
+            pool_accuracy(bundle, attacked.images, bundle.manifest.pool.grid, device, draws, random)[0],
         ),
-        attacked_by=attacked_by,
+        attacked_images=len(attacked.images),
+        attacked_by=attacked.by,
+        attack=attacked.attack,
         draws=draws,
         seed=seed,
     )

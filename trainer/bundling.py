@@ -16,7 +16,7 @@ from models.bundle.writer import staged, write_file, write_manifest, write_weigh
 from models.classifiers import ExportedConfig
 from models.classifiers.normalization import Normalized
 from models.purifier import Purifier
-from trainer.accuracy import Accuracy, AttackedBy, attack_images, measure
+from trainer.accuracy import Accuracy, AttackedBy, AttackedImages, attack_images, measure
 from trainer.adversary import Attack
 from trainer.cost import Cost, count_cost
 from trainer.diversity import Diversity, measure_diversity
@@ -150,7 +150,8 @@ class Bundling:
         attacked = attack_images(surrogate, clean, TRANSFERRED_ATTACK, self.device)
         grids = tuple(sorted({*ACCURACY_GRIDS, bundle.manifest.pool.grid}))
         by: AttackedBy = "surrogate" if self.run.recipe.surrogate else "classifier"
-        found = measure(bundle, self.test, attacked, self.device, grids, ACCURACY_DRAWS, by)
+        told = AttackedImages(attacked, by, TRANSFERRED_ATTACK)
+        found = measure(bundle, self.test, told, self.device, grids, ACCURACY_DRAWS)
         few = max(1, min(ATTACKED_IMAGES, DIVERSITY_PIXELS // clean.images[0, 0].numel()))
         diversity = measure_diversity(bundle, clean.spread(few), attacked.spread(few), self.device, DIVERSITY_DRAWS)
         return Measured(data=self._data(), accuracy=found, diversity=diversity, cost=cost)

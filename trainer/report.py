@@ -35,10 +35,10 @@ def _print_accuracy(console: Console, accuracy: Accuracy) -> None:
         spread = f"{100 * mean:.2f} +- {100 * deviation:.2f} %"
         console.print(f"behind the pool, grid {grid}x{grid}: {spread} over {accuracy.draws} draws")
     undefended, defended = accuracy.attacked
-    console.print(
-        f"on images attacked by way of the {accuracy.attacked_by}: "
-        f"undefended {100 * undefended:.2f} %, behind the pool {100 * defended:.2f} %"
+    attacked = (
+        f"{accuracy.attacked_images} images, attacked ({accuracy.attack.kind}) by way of the {accuracy.attacked_by}"
     )
+    console.print(f"on {attacked}: undefended {100 * undefended:.2f} %, behind the pool {100 * defended:.2f} %")
 
 
 def _print_cost(console: Console, cost: Cost) -> None:

@@ -9,12 +9,13 @@ from torch import Tensor
 from models.bundle import Bundle, read_bundle
 from models.device import choose_precision
 from models.purifier import Purifier
-from trainer.accuracy import Accuracy, attack_images, measure
+from trainer.accuracy import Accuracy, AttackedImages, attack_images, measure
 from trainer.adversary import Attack
 from trainer.images import LabeledImages
 from trainer.inference import accuracy, batch_size, outputs
 
 CPU = torch.device("cpu")
+ATTACK = Attack(kind="pgd", epsilon=(8, 8), steps=(10, 10), step_size=(0.25, 0.25))
 
 
 @pytest.fixture
@@ -40,6 +41,10 @@ def identical(bundle: Bundle) -> Bundle:
     """The same bundle with purifiers that do nothing yet."""
     new = {entry.name: Purifier(entry.architecture).requires_grad_(False) for entry in bundle.manifest.pool.purifiers}
     return Bundle(bundle.manifest, bundle.classifier, new)
+
+
+def attacked(data: LabeledImages) -> AttackedImages:
+    return AttackedImages(data, "surrogate", ATTACK)
 
 
 def test_accuracy_is_the_share_of_right_answers() -> None:
@@ -77,13 +82,13 @@ def test_large_images_go_through_a_network_a_few_at_a_time() -> None:
     outputs(Color(), data, CPU)
     assert seen == [79, 21]
     seen.clear()
-    attacked = attack_images(Color(), data, strength, CPU)
+    moved = attack_images(Color(), data, strength, CPU)
     assert seen == [5] * 20
-    assert attacked.images.shape == data.images.shape
+    assert moved.images.shape == data.images.shape
 
 
 def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: LabeledImages) -> None:
-    measured = measure(identical(bundle), data, data, CPU, grids=(1, 2), draws=2, attacked_by="surrogate")
+    measured = measure(identical(bundle), data, attacked(data), CPU, grids=(1, 2), draws=2)
 
     assert measured == Accuracy(
         images=24,
@@ -92,7 +97,9 @@ def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: Labele
         purifiers={"fgsm-edsr": 1.0, "fgsm-rcan": 1.0, "pgd-edsr": 1.0, "pgd-rcan": 1.0},
         grids={1: (1.0, 0.0), 2: (1.0, 0.0)},
         attacked=(1.0, 1.0),
+        attacked_images=24,
         attacked_by="surrogate",
+        attack=ATTACK,
         draws=2,
         seed=0,
     )
@@ -100,17 +107,17 @@ def test_purifiers_that_do_nothing_cost_no_accuracy(bundle: Bundle, data: Labele
 
 def test_attacked_images_are_measured_undefended_and_behind_the_pool(bundle: Bundle, data: LabeledImages) -> None:
     wrong = LabeledImages(data.images, (data.labels + 1) % 4, data.classes)
-    assert measure(identical(bundle), data, wrong, CPU, grids=(1,), draws=2, attacked_by="surrogate").attacked == (
+    assert measure(identical(bundle), data, attacked(wrong), CPU, grids=(1,), draws=2).attacked == (
         0.0,
         0.0,
     )
-    assert measure(bundle, data, data, CPU, grids=(1,), draws=2, attacked_by="surrogate").attacked == (1.0, 0.25)
+    assert measure(bundle, data, attacked(data), CPU, grids=(1,), draws=2).attacked == (1.0, 0.25)
 
 
 def test_purifiers_that_change_every_image_cost_what_the_classifier_no_longer_knows(
     bundle: Bundle, data: LabeledImages
 ) -> None:
-    measured = measure(bundle, data, data, CPU, grids=(2,), draws=2, attacked_by="surrogate")
+    measured = measure(bundle, data, attacked(data), CPU, grids=(2,), draws=2)
 
     assert measured.classifier == 1.0
     assert set(measured.purifiers.values()) == {0.25}
@@ -127,7 +134,7 @@ def one_in_four(bundle: Bundle) -> Bundle:
 def test_every_grid_is_measured_with_as_many_draws_an_image_as_it_has_patches(
     one_in_four: Bundle, data: LabeledImages
 ) -> None:
-    grids = measure(one_in_four, data, data, CPU, grids=(1, 2), draws=4, attacked_by="surrogate").grids
+    grids = measure(one_in_four, data, attacked(data), CPU, grids=(1, 2), draws=4).grids
 
     untouched = {grid: (mean - 0.25) / 0.75 for grid, (mean, _) in grids.items()}
     assert untouched[1] == pytest.approx(0.75, abs=0.15)
@@ -136,8 +143,7 @@ def test_every_grid_is_measured_with_as_many_draws_an_image_as_it_has_patches(
 
 def test_every_pass_draws_afresh_from_the_seed(one_in_four: Bundle, data: LabeledImages) -> None:
     first, again, other = (
-        measure(one_in_four, data, data, CPU, grids=(1,), draws=4, attacked_by="surrogate", seed=seed)
-        for seed in (0, 0, 1)
+        measure(one_in_four, data, attacked(data), CPU, grids=(1,), draws=4, seed=seed) for seed in (0, 0, 1)
     )
 
     assert first.grids[1][1] > 0

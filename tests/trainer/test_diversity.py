@@ -9,6 +9,7 @@ from rich.console import Console
 from models.bundle import Bundle, read_bundle
 from models.purifier import Purifier
 from trainer.accuracy import Accuracy
+from trainer.adversary import Attack
 from trainer.bundling import Data, DataSet, Measured, MeasuredSet
 from trainer.cost import Cost
 from trainer.diversity import Diversity, measure_diversity
@@ -103,7 +104,9 @@ def measured() -> Measured:
             purifiers={"fgsm-edsr": 0.94, "bim-rcan": 0.9},
             grids={1: (0.93, 0.001), 2: (0.935, 0.002)},
             attacked=(0.25, 0.75),
+            attacked_images=1000,
             attacked_by="surrogate",
+            attack=Attack(kind="pgd", epsilon=(8, 8), steps=(10, 10)),
             draws=5,
             seed=0,
         ),
@@ -135,7 +138,7 @@ def printed(measured: Measured) -> str:
         "on 8000 images, in bfloat16: classifier 94.50 %",
         "behind bim-rcan alone: 90.00 %",
         "behind the pool, grid 2x2: 93.50 +- 0.20 % over 5 draws",
-        "on images attacked by way of the surrogate: undefended 25.00 %, behind the pool 75.00 %",
+        "on 1000 images, attacked (pgd) by way of the surrogate: undefended 25.00 %, behind the pool 75.00 %",
         "cost: classifier 1.000 GFLOP an image, pool 0.400 (40%)",
         "distance of purified images: 1.25 on clean, 2.25 on attacked images",
         "nu 1.5, correlation of errors 0.500",
@@ -157,7 +160,7 @@ def test_the_report_names_the_classifier_where_that_was_attacked_itself(measured
     accuracy = measured.accuracy.model_copy(update={"attacked_by": "classifier"})
 
     told = printed(measured.model_copy(update={"accuracy": accuracy}))
-    assert "on images attacked by way of the classifier: undefended 25.00 %" in told
+    assert "on 1000 images, attacked (pgd) by way of the classifier: undefended 25.00 %" in told
 
 
 def test_the_report_warns_of_test_images_that_were_trained_on(measured: Measured) -> None:

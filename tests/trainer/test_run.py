@@ -197,6 +197,8 @@ def test_the_manifest_tells_the_accuracy_of_all_purifiers_and_grids(
     assert set(accuracy.purifiers) == set(bundle.purifiers)
     assert set(accuracy.grids) == {1, 2, 3}
     assert accuracy.draws == 5
+    assert accuracy.attacked_images == 119
+    assert accuracy.attack.kind == "pgd"
 
 
 def test_the_manifest_tells_diversity_cost_and_candidates(provenance: dict[str, Any], bundle: Bundle) -> None:
