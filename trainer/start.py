@@ -9,7 +9,7 @@ from models.bundle import BundleError, Manifest, read_bundle, read_manifest
 from models.purifier import Purifier
 from trainer.errors import NetworkError
 
-MEASURED = ("accuracy", "diversity")
+MEASURED = ("accuracy", "diversity", "cost")
 """Keys of a provenance that are of the very bundle and not of where it came from."""
 
 

@@ -74,6 +74,7 @@ def test_the_history_of_a_start_tells_bundle_and_weights_and_where_they_came_fro
         "networks": {"classifier": {"seed": 0}, "surrogate": {"seed": 1}},
         "accuracy": {"images": 9},
         "diversity": None,
+        "cost": {"pool": 1},
     }
     write_manifest(tmp_path, manifest.model_copy(update={"provenance": provenance}))
 
