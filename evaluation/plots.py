@@ -66,13 +66,14 @@ def attacked(merged: Merged) -> dict[str, Figure | None]:
 
 
 def convergence(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
-    """Images without a hit against queries (figures 5 and 6)."""
+    """Images without a hit against queries (figures 5 and 6), at one budget."""
     if not merged:
         return None
-    figure, axes = _axes("queries", "images without a hit, %")
-    for cell in sorted(merged, key=lambda one: (name(one), one.queries)):
-        shares = any_hit_curve(merged[cell], cell.queries)
-        axes.plot([100 * share for share in shares], label=f"{name(cell)}, budget {cell.queries}{_revision(cell)}")
+    queries, compared = _at_one_budget(merged, name)
+    figure, axes = _axes(f"queries, of a budget of {queries}", "images without a hit, %")
+    for cell in sorted(compared, key=name):
+        shares = any_hit_curve(compared[cell], queries)
+        axes.plot([100 * share for share in shares], label=f"{name(cell)}{_revision(cell)}")
     axes.set_ylim(0, 100)
     figure.legend(loc="outside lower center", ncols=2, fontsize="small")  # a curve may be anywhere within
     return figure
@@ -88,7 +89,9 @@ def accuracy(merged: Merged, place: Callable[[Cell], int], title: str) -> Figure
     for label in ("clean", "any_hit", "confirmed", "mean"):
         shares = [getattr(summary, label) for _, summary in points]
         errors = [[100 * (one.value - one.low) for one in shares], [100 * (one.high - one.value) for one in shares]]
-        axes.errorbar([at for at, _ in points], [100 * one.value for one in shares], errors, label=label, capsize=3)
+        values = [100 * one.value for one in shares]
+        axes.errorbar([at for at, _ in points], values, errors, label=label.replace("_", "-"), capsize=3)
+    axes.set_xticks(sorted({at for at, _ in points}))
     axes.set_ylim(0, 100)
     axes.legend()
     return figure
@@ -134,8 +137,7 @@ def diversity(record: DiversityRecord) -> Figure:
     beside = axes.twinx()
     beside.plot(sizes, [point.nu for point in record.points], marker="s", color="gray", label="nu")
     beside.set_ylabel("nu of equation (5)")
-    axes.legend(loc="upper left")
-    beside.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
     return figure
 
 

@@ -285,7 +285,18 @@ def test_a_curve_of_an_older_revision_says_so() -> None:
 
     assert figure is not None
     labels = [str(curve.get_label()) for curve in figure.axes[0].get_lines()]
-    assert labels == ["none, budget 100, revision 1", "puridefense, budget 100"]
+    assert labels == ["none, revision 1", "puridefense"]
+
+
+def test_curves_are_of_the_budget_that_most_were_measured_at() -> None:
+    long = cell(served=UNDEFENDED, queries=2500)
+    short = [cell(), cell(served=UNDEFENDED)]
+    figure = attacked({one: outcomes(1, 1) for one in (*short, long)})["convergence-defenses"]
+
+    assert figure is not None
+    (axes,) = figure.axes
+    assert [str(curve.get_label()) for curve in axes.get_lines()] == ["none", "puridefense"]
+    assert axes.get_xlabel() == "queries, of a budget of 100"
 
 
 def test_every_cell_is_in_the_whole_text() -> None:
@@ -323,7 +334,7 @@ def test_the_curves_against_the_size_of_the_pool_are_on_the_grid_of_most_sizes()
     assert pool is not None
     assert purifiers is not None
     curves = {curve.get_label() for curve in pool.axes[0].get_lines()}
-    assert curves == {f"K = {size}, budget 500" for size in (*POOL_SIZES,)}
+    assert curves == {f"K = {size}" for size in (*POOL_SIZES,)}
     assert len(pool.axes[0].get_lines()) == len(POOL_SIZES)
     assert len(purifiers.axes[0].get_xticks()) == len(names)
 
@@ -338,6 +349,12 @@ def test_sizes_grids_and_purifiers_are_compared_at_the_budget_that_most_were_mea
 
     assert _said(figures["accuracy-pool"]) == ("accuracy under Square, 200 queries, %", 2)
     assert _said(figures["accuracy-grid"]) == ("accuracy under Square, 200 queries, %", 2)
+    grids = figures["accuracy-grid"]
+    assert grids is not None
+    assert [float(tick) for tick in grids.axes[0].get_xticks()] == [2, 3]
+    legend = grids.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()][1] == "any-hit"
     purifiers = figures["purifiers"]
     assert purifiers is not None
     assert purifiers.axes[0].get_ylabel() == "accuracy, clean and under Square, 200 queries, %"
