@@ -83,7 +83,8 @@ ENV PURIGATE_HOST=0.0.0.0 \
 EXPOSE 8000 9100
 USER 10001:10001
 WORKDIR /var/lib/purigate
-# SIGTERM drains (PURIGATE_DRAIN_TIMEOUT_MS); the process starts no others, so it needs no init to collect them.
+# SIGTERM drains (PURIGATE_DRAIN_TIMEOUT_MS). The process collects those that it starts itself (networks in processes), so
+# it needs no init.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5m --retries=3 \
     CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PURIGATE_PORT']), timeout=4); c.request('GET', '/readyz'); sys.exit(c.getresponse().status != 200)"]

@@ -4,6 +4,8 @@ Labels are few and bounded: route templates, status codes, names from the bundle
 never a path, a key or anything else that a client chooses.
 """
 
+from itertools import product
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -55,6 +57,8 @@ class Metrics:
         self.quota_store_degraded = self._gauge("quota_store_degraded", "1 while the shared store of quotas is away.")
         self.audit_lines_lost = self._counter("audit_lines_lost", "Lines of the audit log that were not written.")
         self.reloads = self._counter("reloads", "Keys and bundles that were loaded anew.", "what", "outcome")
+        for what, outcome in product(("keys", "bundle"), ("done", "failed")):  # or the first failure is no increase
+            self.reloads.labels(what, outcome)
         self.ready = self._gauge("ready", "1 if queries are served now, else 0.")
         self.build = Info(f"{PREFIX}_build", "What runs.", registry=self.registry)
         self.bundle = Info(f"{PREFIX}_bundle", "What is served.", registry=self.registry)

@@ -21,6 +21,7 @@ from service.gateway import Gateway
 from service.keys import KeysFile
 from service.loading import load_engine
 from service.metrics import Metrics
+from service.open_files import allow_connections
 from service.protocol import ConnectionLimits, GuardedProtocol
 from service.secret_file import read_secret
 from service.settings import Settings
@@ -117,6 +118,7 @@ def run(settings: Settings) -> int:
     signal.signal(signal.SIGHUP, hangup)
     gc.freeze()  # what was imported stays, and takes the collector 0.1 s or more each time it goes through it
     require_safe_address(settings)
+    allow_connections(settings.max_connections)
     if settings.keys_file:
         KeysFile.read(settings.keys_file)
     if settings.redis_password_file:
