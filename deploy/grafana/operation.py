@@ -33,9 +33,9 @@ def _now() -> tuple[Panel, ...]:
     return (
         number(
             "Ready",
-            "Share of the replicas that serve queries.",
+            "Share of the replicas that Prometheus asks which serve queries; 0 where none answers.",
             "percentunit",
-            Query(f"avg(purigate_ready{{{OURS}}})", "ready"),
+            Query(f'sum(purigate_ready{{{OURS}}}) / count(up{{job="purigate", {OURS}}}) or vector(0)', "ready"),
             Thresholds(1, 0.5),
         ),
         number(
@@ -49,7 +49,7 @@ def _now() -> tuple[Panel, ...]:
             "Requests",
             "Requests to /classify and /classify/batch, whatever the answer.",
             "reqps",
-            Query(REQUESTS, "requests"),
+            Query(f"{REQUESTS} or vector(0)", "requests"),
         ),
         number(
             "Failing",

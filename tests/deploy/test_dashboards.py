@@ -83,7 +83,7 @@ def test_a_panel_asks_for_metrics_that_exist(panel: dict[str, Any]) -> None:
 @pytest.mark.parametrize("panel", PANELS)
 def test_a_panel_of_the_gateway_shows_the_replicas_that_were_chosen(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
-        metrics = re.findall(r"\b(?:instance:)?purigate_[\w:]+(\{)?", target["expr"])
+        metrics = re.findall(r"\b(?:instance:)?purigate_[\w:]+(\{)?|\bup\{", target["expr"])
         assert target["expr"].count('instance=~"$instance"') == len(metrics)
 
 
