@@ -16,6 +16,7 @@ FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 ALERTS = {
     "PurigateDown",
     "PurigateNotReady",
+    "PurigateUnstable",
     "PurigateErrorRateHigh",
     "PurigateLatencyHigh",
     "PurigateQueueNearCapacity",
