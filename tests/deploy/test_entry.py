@@ -364,12 +364,30 @@ def test_large_bodies_that_never_end_cannot_fill_the_memory_in_which_they_wait(
         assert entry.client.get("/classify", headers=KEY).status_code == 200
 
 
-def until_refused(entry: Entry, headers: dict[str, str]) -> httpx.Response:
-    """The first refusal of a large body: those that began before may not have been read yet."""
+def test_small_bodies_that_never_end_cannot_fill_the_memory_of_the_entry(root: Path, tmp_path: Path) -> None:
+    text = (root / "deploy" / "nginx" / "nginx.conf").read_text()
+    (most,) = (int(limit) for limit in re.findall(r"limit_conn requests (\d+);", text))
+    (buffer,) = (int(size) for size in re.findall(r"client_body_buffer_size (\d+)m;", text))
+    entry = yaml.safe_load((root / "docker-compose.replicas.yml").read_text())["services"]["entry"]
+    in_files = 1024
+    assert entry["mem_limit"] == "4g"
+    assert most * buffer + in_files < 4096
+    with (
+        started(root, tmp_path, {f"limit_conn requests {most};": "limit_conn requests 3;"}) as few,
+        ExitStack() as stack,
+    ):
+        for number in range(3):
+            stack.enter_context(few.begin(f"10.0.0.{number}", "Content-Length: 999999"))
+        response = until_refused(few, KEY, size=10)
+        assert is_problem(response, 503, "queue-full")
+
+
+def until_refused(entry: Entry, headers: dict[str, str], size: int = LARGE_BYTES) -> httpx.Response:
+    """The first refusal of a body of a size: those that began before may not have been read yet."""
     tired = threading.Event()
     timer = threading.Timer(PATIENCE_SECONDS, tired.set)
     timer.start()
-    while (response := entry.ask(content=bytes(LARGE_BYTES), headers=headers)).status_code == 200:
+    while (response := entry.ask(content=bytes(size), headers=headers)).status_code == 200:
         assert not tired.wait(0.01)
     timer.cancel()
     timer.join()
