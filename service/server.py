@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,7 @@ from service.engine import Engine
 from service.errors import GatewayError
 from service.exposure import require_safe_address
 from service.gateway import Gateway
+from service.heartbeat import end_process, watched
 from service.keys import KeysFile
 from service.loading import load_engine
 from service.metrics import Metrics
@@ -69,6 +71,11 @@ class Server(uvicorn.Server):
         self._reloads: set[asyncio.Task[None]] = set()
         app = create_app(settings, engine=engine, load=load, metrics=metrics, on_open=self._opened, on_dead=self._died)
         super().__init__(_config(app, settings, metrics))
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn's `run`."""
+        async with watched(end_process):
+            await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by uvicorn on SIGINT and SIGTERM."""
