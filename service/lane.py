@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Literal
 
 import structlog
@@ -23,9 +24,22 @@ from service.settings import Settings
 log = structlog.get_logger()
 
 Health = Literal["ready", "fault", "dead"]
-RECOVERY_PAUSES_SECONDS = (0.1, 0.5, 1, 2, 5, 10, 30)
-HANG_SECONDS = 180.0
-"""For a batch, which may be several calls of the networks; those of networks in other processes end sooner."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an engine may take; no thread can be taken back from one that never returns.
+
+    Attributes:
+        recovery_pauses: seconds before each warm-up after a fault; when they are used up the engine is dead.
+        warm_up_seconds: for a warm-up; networks in other processes have less.
+        batch_seconds: for a batch, which may be several calls of the networks, or until the deadline of a query where
+            that is later.
+    """
+
+    recovery_pauses: Sequence[float] = (0.1, 0.5, 1, 2, 5, 10, 30)
+    warm_up_seconds: float = 1800.0
+    batch_seconds: float = 180.0
 
 
 class Lane:
@@ -36,9 +50,7 @@ class Lane:
         engine: what purifies and classifies.
         metrics: where waiting is timed.
         on_change: told, on the event loop, what becomes of the engine; a dead one never comes back.
-        recovery_pauses: seconds before each warm-up after a fault; when they are used up the engine is dead.
-        hang_seconds: after which an engine that still has a batch is dead, too, since no thread can be taken back from
-            it; not before the deadline of a query, for whoever is patient has slow batches.
+        patience: with the engine.
     """
 
     def __init__(
@@ -47,14 +59,13 @@ class Lane:
         engine: Engine,
         metrics: Metrics,
         on_change: Callable[["Lane", Health], None],
-        recovery_pauses: Sequence[float] = RECOVERY_PAUSES_SECONDS,
-        hang_seconds: float = HANG_SECONDS,
+        patience: Patience = Patience(),
     ) -> None:
         self.engine = engine
         self.decoder = ImageDecoder(engine.manifest.preprocessing, settings.max_pixels)
         self._on_change = on_change
-        self._recovery_pauses = recovery_pauses
-        self._hang_seconds = max(hang_seconds, settings.request_deadline_ms / 1000)
+        self._patience = patience
+        self._batch_seconds = max(patience.batch_seconds, settings.request_deadline_ms / 1000)
         self._faulted = False
         self._faulting = threading.Lock()
         self._closed = False
@@ -81,8 +92,13 @@ class Lane:
         self._watch = asyncio.create_task(self._await_hang())
 
     async def warm_up(self) -> None:
-        """Runs everything of the engine once; raises if anything fails."""
-        await asyncio.to_thread(self.engine.warm_up)
+        """Runs everything of the engine once; raises if anything fails.
+
+        Raises:
+            TimeoutError: it takes longer than there is patience.
+        """
+        async with asyncio.timeout(self._patience.warm_up_seconds):
+            await asyncio.to_thread(self.engine.warm_up)
 
     def submit(self, images: Sequence[Pixels], deadline: float) -> "list[Future[Prediction]]":
         """Queues all of `images` or none.
@@ -126,8 +142,15 @@ class Lane:
             self._loop.call_soon_threadsafe(self._start_recovery)
 
     async def _await_hang(self) -> None:
-        while (held := self._batcher.longest_seconds()) < self._hang_seconds:  # noqa: ASYNC110 - threads set no event
-            await asyncio.sleep(self._hang_seconds - held)
+        while True:
+            held = self._batcher.longest_seconds()
+            if held < self._batch_seconds:
+                await asyncio.sleep(self._batch_seconds - held)
+                continue
+            # A process that was suspended for so long has not let it work: it gets some more time.
+            await asyncio.sleep(self._batch_seconds / 20)
+            if self._batcher.longest_seconds() > held:
+                break
         log.error("networks_hang", seconds=round(held, 1))
         self._die()
 
@@ -148,16 +171,20 @@ class Lane:
 
         Some faults, such as an illegal access on a GPU, outlast everything but the process.
         """
-        for pause in self._recovery_pauses:
+        attempts = 0
+        for pause in self._patience.recovery_pauses:
             await asyncio.sleep(pause)
+            attempts += 1
             try:
                 await self.warm_up()
-            except Exception:
+            except Exception as error:
                 log.exception("recovery_failed")
+                if isinstance(error, TimeoutError):
+                    break  # the next one would wait for the same thread, or hang as it does
             else:
                 self._faulted = False
                 log.info("recovered")
                 self._on_change(self, "ready")
                 return
-        log.error("device_lost", attempts=len(self._recovery_pauses))
+        log.error("device_lost", attempts=attempts)
         self._die()

@@ -19,8 +19,9 @@ from service.engine import Engine
 from service.errors import GatewayError
 from service.exposure import require_safe_address
 from service.gateway import Gateway
-from service.heartbeat import end_process, watched
+from service.heartbeat import watched
 from service.keys import KeysFile
+from service.last_resort import end_process, end_process_in
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.open_files import allow_connections
@@ -31,6 +32,8 @@ from service.settings import Settings
 log = structlog.get_logger()
 
 MAX_HEAD_BYTES = 64 * 1024
+ENDING_SECONDS = 10.0
+"""For the end of a process whose engine is dead, after it has drained."""
 KEEP_ALIVE_SECONDS = 75
 """Longer than a load balancer keeps an idle connection, which is 60 s for most, or it would send into a closed one."""
 
@@ -55,6 +58,7 @@ class Server(uvicorn.Server):
         metrics: those that `engine` counts in.
         load: makes the engine of a reload.
         hangup: whether a reload was asked for while the engine was loaded.
+        on_dead: called when the engine is beyond recovery, and the end begins.
     """
 
     def __init__(
@@ -64,9 +68,11 @@ class Server(uvicorn.Server):
         metrics: Metrics,
         load: Callable[[], Engine] | None = None,
         hangup: Hangup | None = None,
+        on_dead: Callable[[], None] = lambda: None,
     ) -> None:
         self.dead = False
         self._hangup = hangup
+        self._on_dead = on_dead
         self._state: State | None = None
         self._reloads: set[asyncio.Task[None]] = set()
         app = create_app(settings, engine=engine, load=load, metrics=metrics, on_open=self._opened, on_dead=self._died)
@@ -74,7 +80,7 @@ class Server(uvicorn.Server):
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Called by uvicorn's `run`."""
-        async with watched(end_process):
+        async with watched(partial(end_process, _say_where_it_hangs)):
             await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -109,6 +115,7 @@ class Server(uvicorn.Server):
     def _died(self) -> None:
         self.dead = True
         self.should_exit = True
+        self._on_dead()
 
 
 def run(settings: Settings) -> int:
@@ -133,9 +140,19 @@ def run(settings: Settings) -> int:
     metrics = Metrics()
     engine = load_engine(settings, metrics)
     log.info("bundle_read", bundle=engine.manifest.name, version=engine.manifest.version, device=engine.device)
-    server = Server(settings, engine, metrics, hangup=hangup)
+    # What held a batch may hold the end, too: memory is not given back before the device is done.
+    end_soon = partial(end_process_in, settings.drain_timeout_ms / 1000 + ENDING_SECONDS, _say_what_holds_the_end)
+    server = Server(settings, engine, metrics, hangup=hangup, on_dead=end_soon)
     server.run()
     return int(server.dead or not server.started)
+
+
+def _say_where_it_hangs(stack: str) -> None:
+    log.error("event_loop_hangs", stack=stack)
+
+
+def _say_what_holds_the_end(stack: str) -> None:
+    log.error("end_hangs", stack=stack)
 
 
 def _config(app: FastAPI, settings: Settings, metrics: Metrics) -> uvicorn.Config:

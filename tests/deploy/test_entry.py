@@ -366,20 +366,23 @@ def test_large_bodies_that_never_end_cannot_fill_the_memory_in_which_they_wait(
 
 def test_small_bodies_that_never_end_cannot_fill_the_memory_of_the_entry(root: Path, tmp_path: Path) -> None:
     text = (root / "deploy" / "nginx" / "nginx.conf").read_text()
-    (most,) = (int(limit) for limit in re.findall(r"limit_conn requests (\d+);", text))
+    most, most_of_one = (int(limit) for limit in re.findall(r"limit_conn requests\w* (\d+);", text))
     (buffer,) = (int(size) for size in re.findall(r"client_body_buffer_size (\d+)m;", text))
     entry = yaml.safe_load((root / "docker-compose.replicas.yml").read_text())["services"]["entry"]
     in_files = 1024
     assert entry["mem_limit"] == "4g"
     assert most * buffer + in_files < 4096
-    with (
-        started(root, tmp_path, {f"limit_conn requests {most};": "limit_conn requests 3;"}) as few,
-        ExitStack() as stack,
-    ):
-        for number in range(3):
-            stack.enter_context(few.begin(f"10.0.0.{number}", "Content-Length: 999999"))
-        response = until_refused(few, KEY, size=10)
-        assert is_problem(response, 503, "queue-full")
+    assert most_of_one < most
+    changes = {f"limit_conn requests {most};": "limit_conn requests 4;", f"sender {most_of_one};": "sender 2;"}
+    with started(root, tmp_path, changes) as few, ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(few.begin("10.0.0.2", "Content-Length: 999999"))
+        refused = until_refused(few, {**KEY, "X-Forwarded-For": "10.0.0.2"}, size=10)
+        assert is_problem(refused, 503, "queue-full")
+        assert few.ask(content=bytes(10)).status_code == 200, "others are not refused"
+        for number in range(2):
+            stack.enter_context(few.begin(f"10.0.1.{number}", "Content-Length: 999999"))
+        assert is_problem(until_refused(few, KEY, size=10), 503, "queue-full")
 
 
 def until_refused(entry: Entry, headers: dict[str, str], size: int = LARGE_BYTES) -> httpx.Response:

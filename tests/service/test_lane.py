@@ -10,7 +10,7 @@ import structlog
 
 from service.engine import PoolExhaustedError
 from service.errors import DeviceFaultError
-from service.lane import Health, Lane
+from service.lane import Health, Lane, Patience
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -23,7 +23,7 @@ IMAGE = np.zeros((32, 32, 3), np.uint8)
 
 async def test_a_device_that_no_warm_up_brings_back_is_told_to_be_dead(engine: "FakeEngine") -> None:
     told: asyncio.Queue[Health] = asyncio.Queue()
-    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), recovery_pauses=(0, 0))
+    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), patience=Patience((0, 0)))
     lane.start()
     engine.fault = engine.warm_up_fault = RuntimeError("CUDA error")
     with structlog.testing.capture_logs() as lines:
@@ -36,11 +36,31 @@ async def test_a_device_that_no_warm_up_brings_back_is_told_to_be_dead(engine: "
     await lane.close(PATIENCE_SECONDS)
 
 
+async def test_a_warm_up_that_never_ends_is_the_end_of_the_recovery(engine: "FakeEngine") -> None:
+    told: asyncio.Queue[Health] = asyncio.Queue()
+    patience = Patience(recovery_pauses=(0, 0, 0), warm_up_seconds=0.1)
+    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), patience)
+    lane.start()
+    engine.fault = RuntimeError("CUDA error")
+    engine.warm.clear()
+    with structlog.testing.capture_logs() as lines:
+        (future,) = lane.submit([IMAGE], deadline=float("inf"))
+        with pytest.raises(DeviceFaultError):
+            await asyncio.wrap_future(future)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert [await told.get(), await told.get()] == ["fault", "dead"]
+    assert [line["event"] for line in lines] == ["device_fault", "recovery_failed", "device_lost"]
+    engine.warm.set()
+    await lane.close(PATIENCE_SECONDS)
+
+
 async def test_an_engine_that_never_gives_a_batch_back_is_dead(engine: "FakeEngine") -> None:
     told: asyncio.Queue[Health] = asyncio.Queue()
     engine.workers = 2
     settings = Settings(request_deadline_ms=200)
-    lane = Lane(settings, engine, Metrics(), lambda _lane, health: told.put_nowait(health), hang_seconds=0.1)
+    lane = Lane(
+        settings, engine, Metrics(), lambda _lane, health: told.put_nowait(health), patience=Patience(batch_seconds=0.1)
+    )
     lane.start()
     engine.free.clear()
     with structlog.testing.capture_logs() as lines:
@@ -57,7 +77,9 @@ async def test_an_engine_that_never_gives_a_batch_back_is_dead(engine: "FakeEngi
 async def test_faults_of_batches_that_ran_at_once_are_recovered_from_once(engine: "FakeEngine") -> None:
     told: asyncio.Queue[Health] = asyncio.Queue()
     engine.workers = 2
-    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), recovery_pauses=(0,) * 5)
+    lane = Lane(
+        Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), patience=Patience((0,) * 5)
+    )
     lane.start()
     both = threading.Barrier(2)
 
@@ -81,7 +103,9 @@ async def test_faults_of_batches_that_ran_at_once_are_recovered_from_once(engine
 async def test_a_pool_that_is_used_up_is_the_end_even_after_another_fault(engine: "FakeEngine") -> None:
     told: asyncio.Queue[Health] = asyncio.Queue()
     engine.workers = 2
-    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), recovery_pauses=(0,) * 5)
+    lane = Lane(
+        Settings(), engine, Metrics(), lambda _lane, health: told.put_nowait(health), patience=Patience((0,) * 5)
+    )
     lane.start()
     both, faulted = threading.Barrier(2), threading.Event()
 
@@ -106,7 +130,7 @@ async def test_a_pool_that_is_used_up_is_the_end_even_after_another_fault(engine
 
 async def test_a_device_that_fails_while_its_lane_is_closed_is_not_brought_back(engine: "FakeEngine") -> None:
     told: list[Health] = []
-    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.append(health), recovery_pauses=(0,))
+    lane = Lane(Settings(), engine, Metrics(), lambda _lane, health: told.append(health), patience=Patience((0,)))
     lane.start()
     engine.free.clear()
     (future,) = lane.submit([IMAGE], deadline=float("inf"))
