@@ -11,7 +11,18 @@ from pydantic import BaseModel, ConfigDict, NonNegativeFloat
 
 from benchmarks.passes import Pass
 from benchmarks.slices import Slice
-from benchmarks.systems import BARE, DEFENDED, ENSEMBLE, FASTAPI, LITSERVE, MOSEC, NO_OP
+from benchmarks.systems import (
+    BARE,
+    DEFENDED,
+    ENSEMBLE,
+    FASTAPI,
+    LITSERVE,
+    MOSEC,
+    NO_OP,
+    PLAIN_FASTAPI,
+    PLAIN_LITSERVE,
+    PLAIN_MOSEC,
+)
 from models.bundle import Manifest
 
 OFFLINE_BARE, OFFLINE_DEFENDED = "offline, bare", "offline, defended"
@@ -69,6 +80,10 @@ COMPARISONS = (
     _Comparison("undefended over LitServe", BARE, LITSERVE, 1.2),
     _Comparison("undefended over mosec", BARE, MOSEC, 1.0),
     _Comparison("undefended over FastAPI with threads", BARE, FASTAPI),
+    _Comparison("undefended over plain LitServe", BARE, PLAIN_LITSERVE, 1.2),
+    _Comparison("undefended over plain mosec", BARE, PLAIN_MOSEC, 1.0),
+    _Comparison("undefended over plain FastAPI", BARE, PLAIN_FASTAPI),
+    _Comparison("defended over plain LitServe, which defends nothing", DEFENDED, PLAIN_LITSERVE),
     _Comparison("defended over LitServe, which defends nothing", DEFENDED, LITSERVE),
 )
 

@@ -20,10 +20,19 @@ from service.workers import choose_workers
 
 NO_OP, BARE, DEFENDED, ENSEMBLE = "no-op", "bare", "defended", "ensemble"
 FASTAPI, LITSERVE, MOSEC = "FastAPI", "LitServe", "mosec"
+PLAIN_FASTAPI, PLAIN_LITSERVE, PLAIN_MOSEC = "plain FastAPI", "plain LitServe", "plain mosec"
+PYTHON = (sys.executable, "-m")
 MAX_BATCH: int = Settings.model_fields["max_batch"].default
 GATEWAY = (NO_OP, BARE, DEFENDED, ENSEMBLE)
-PEERS = {FASTAPI: "fastapi", LITSERVE: "litserve", MOSEC: "mosec"}
-"""Each with the package that has to be there."""
+PEERS = {
+    FASTAPI: "fastapi",
+    LITSERVE: "litserve",
+    MOSEC: "mosec",
+    PLAIN_FASTAPI: "fastapi",
+    PLAIN_LITSERVE: "litserve",
+    PLAIN_MOSEC: "mosec",
+}
+"""Each with the package that has to be there; the plain ones run the network as torch does, the others our engine."""
 
 
 @dataclass(frozen=True)
@@ -79,38 +88,20 @@ class System:
 
 def systems() -> dict[str, tuple[System, ...]]:
     """The variants of each system, by its name."""
-    python = (sys.executable, "-m")
     gateway = {
-        NO_OP: (System(NO_OP, (*python, "benchmarks.noop_engine")),),
+        NO_OP: (System(NO_OP, (*PYTHON, "benchmarks.noop_engine")),),
         BARE: _gateways(BARE, "none"),
         DEFENDED: _gateways(DEFENDED, "puridefense"),
         ENSEMBLE: _gateways(ENSEMBLE, "disco-ensemble"),
     }
-    cores, workers = str(len(os.sched_getaffinity(0))), str(choose_workers(None, "cpu").count)
-    threads = (*python, "benchmarks.peers.fastapi_threads")
-    litserve = (*python, "benchmarks.peers.litserve_batches")
-    mosec = (*python, "benchmarks.peers.mosec_batches")
+    plain = ("--network", "torch")
     return gateway | {
-        FASTAPI: tuple(
-            System(FASTAPI, threads, flags)
-            for flags in (("--threads", cores, "--share", cores), ("--threads", "1"), ("--threads", "40"))
-        ),
-        LITSERVE: tuple(
-            System(LITSERVE, litserve, flags, "/predict", json=True)
-            for flags in _different(
-                ("--workers", workers, "--batch-timeout-ms", "10"),
-                ("--workers", "1", "--batch-timeout-ms", "10"),
-                ("--workers", "1", "--batch-timeout-ms", "50"),
-            )
-        ),
-        MOSEC: tuple(
-            System(MOSEC, mosec, flags)
-            for flags in _different(
-                ("--workers", workers, "--decoders", "0", "--wait-ms", "10"),
-                ("--workers", "1", "--decoders", "0", "--wait-ms", "10"),
-                ("--workers", "1", "--decoders", "1", "--wait-ms", "10"),
-            )
-        ),
+        FASTAPI: _fastapis(FASTAPI),
+        LITSERVE: _litserves(LITSERVE),
+        MOSEC: _mosecs(MOSEC),
+        PLAIN_FASTAPI: _fastapis(PLAIN_FASTAPI, *plain),
+        PLAIN_LITSERVE: _litserves(PLAIN_LITSERVE, *plain),
+        PLAIN_MOSEC: _mosecs(PLAIN_MOSEC, *plain),
     }
 
 
@@ -119,6 +110,41 @@ def _gateways(name: str, defense: str) -> tuple[System, ...]:
         System(name, PURIGATE_SERVE, ("--defense", defense, "--networks", networks))
         for networks in ("threads", "processes")
     )
+
+
+def _fastapis(name: str, *network: str) -> tuple[System, ...]:
+    cores = str(len(os.sched_getaffinity(0)))
+    return tuple(
+        System(name, (*PYTHON, "benchmarks.peers.fastapi_threads"), (*flags, *network))
+        for flags in (("--threads", cores, "--share", cores), ("--threads", "1"), ("--threads", "40"))
+    )
+
+
+def _litserves(name: str, *network: str) -> tuple[System, ...]:
+    return tuple(
+        System(name, (*PYTHON, "benchmarks.peers.litserve_batches"), (*flags, *network), "/predict", json=True)
+        for flags in _different(
+            ("--workers", _workers(), "--batch-timeout-ms", "10"),
+            ("--workers", "1", "--batch-timeout-ms", "10"),
+            ("--workers", "1", "--batch-timeout-ms", "50"),
+        )
+    )
+
+
+def _mosecs(name: str, *network: str) -> tuple[System, ...]:
+    return tuple(
+        System(name, (*PYTHON, "benchmarks.peers.mosec_batches"), (*flags, *network))
+        for flags in _different(
+            ("--workers", _workers(), "--decoders", "0", "--wait-ms", "10"),
+            ("--workers", "1", "--decoders", "0", "--wait-ms", "10"),
+            ("--workers", "1", "--decoders", "1", "--wait-ms", "10"),
+        )
+    )
+
+
+def _workers() -> str:
+    """As many as the gateway would have on this CPU."""
+    return str(choose_workers(None, "cpu").count)
 
 
 def _different(*flags: tuple[str, ...]) -> list[tuple[str, ...]]:

@@ -13,6 +13,7 @@ from anyio.to_thread import current_default_thread_limiter
 from fastapi import Depends, FastAPI, Request
 
 from benchmarks.peers.classifier import Answer, UndefendedClassifier
+from benchmarks.peers.network import Network
 
 
 async def _body(request: Request) -> bytes:
@@ -41,9 +42,10 @@ def main(
     port: Annotated[int, typer.Option(help="Port to listen on.")],
     threads: Annotated[int, typer.Option(help="Requests that are worked on at once.")] = 40,
     share: Annotated[int, typer.Option(help="How many of them the processors are divided among.")] = 1,
+    network: Annotated[Network, typer.Option(help="What computes.")] = Network.ENGINE,
 ) -> None:
     """Serves until it is told to stop."""
-    app = create_app(UndefendedClassifier(share), threads)
+    app = create_app(UndefendedClassifier(network, share), threads)
     uvicorn.run(app, port=port, log_level="warning", access_log=False)
 
 

@@ -15,6 +15,7 @@ import litserve
 import typer
 
 from benchmarks.peers.classifier import Answer, UndefendedClassifier
+from benchmarks.peers.network import Network
 from models.preprocessing import Pixels
 from service.settings import Settings
 
@@ -23,17 +24,19 @@ class ClassifierAPI(litserve.LitAPI):  # type: ignore[misc]  # it has no types
     """The classifier in LitServe's steps.
 
     Args:
+        network: what computes.
         workers: processes that run it.
         batching: what LitServe takes.
     """
 
-    def __init__(self, workers: int, **batching: Any) -> None:
+    def __init__(self, network: Network, workers: int, **batching: Any) -> None:
         super().__init__(**batching)
+        self._network = network
         self._workers = workers
 
     def setup(self, device: str) -> None:  # noqa: ARG002 - the engine chooses as in the gateway
         """Loads the network; called in each worker."""
-        self._classifier = UndefendedClassifier(self._workers)
+        self._classifier = UndefendedClassifier(self._network, self._workers)
         self._threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
 
     def decode_request(self, request: dict[str, str]) -> bytes:
@@ -61,9 +64,10 @@ def main(
     port: Annotated[int, typer.Option(help="Port to listen on.")],
     workers: Annotated[int, typer.Option(help="Processes with the network; as many serve HTTP.")] = 1,
     batch_timeout_ms: Annotated[float, typer.Option(help="How long a batch waits to be full.")] = 10,
+    network: Annotated[Network, typer.Option(help="What computes.")] = Network.ENGINE,
 ) -> None:
     """Serves until it is told to stop."""
-    api = ClassifierAPI(workers, max_batch_size=Settings().max_batch, batch_timeout=batch_timeout_ms / 1000)
+    api = ClassifierAPI(network, workers, max_batch_size=Settings().max_batch, batch_timeout=batch_timeout_ms / 1000)
     server = litserve.LitServer(api, accelerator="auto", devices=1, workers_per_device=workers, fast_queue=True)
     server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 

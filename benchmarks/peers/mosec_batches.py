@@ -11,13 +11,14 @@ import mosec
 import typer
 
 from benchmarks.peers.classifier import Answer, UndefendedClassifier
+from benchmarks.peers.network import Network
 from models.bundle import read_manifest
 from models.preprocessing import Pixels
 from service.images import ImageDecoder
 from service.settings import Settings
 
-WORKERS = "BENCH_WORKERS"
-"""How many processes run the network; mosec makes the objects of its workers itself and passes them nothing."""
+WORKERS, NETWORK = "BENCH_WORKERS", "BENCH_NETWORK"
+"""How many processes run the network, and what it is; mosec makes its workers itself and passes them nothing."""
 
 
 class Decode(mosec.Worker):
@@ -42,7 +43,7 @@ class Classify(mosec.Worker):
 
     def __init__(self) -> None:
         super().__init__()
-        self._classifier = UndefendedClassifier(int(os.environ[WORKERS]))
+        self._classifier = UndefendedClassifier(Network(os.environ[NETWORK]), int(os.environ[WORKERS]))
 
     def forward(self, data: Sequence[Pixels]) -> list[Answer]:
         """An answer for each."""
@@ -66,15 +67,16 @@ def main(
     workers: Annotated[int, typer.Option(help="Processes with the network.")] = 1,
     decoders: Annotated[int, typer.Option(help="Processes that decode; with 0 the others do.")] = 1,
     wait_ms: Annotated[int, typer.Option(help="How long a batch waits to be full.")] = 10,
+    network: Annotated[Network, typer.Option(help="What computes.")] = Network.ENGINE,
 ) -> None:
     """Serves until it is told to stop."""
     os.environ |= {"MOSEC_PORT": str(port), "MOSEC_ADDRESS": "127.0.0.1", "MOSEC_LOG_LEVEL": "warning"}
     server = mosec.Server()
-    os.environ[WORKERS] = str(workers)
+    os.environ |= {WORKERS: str(workers), NETWORK: network}
     if decoders:
         server.append_worker(Decode, num=decoders, route="/classify")
-    network, most = Classify if decoders else DecodeAndClassify, Settings().max_batch
-    server.append_worker(network, workers, most, wait_ms, route="/classify")
+    classify, most = Classify if decoders else DecodeAndClassify, Settings().max_batch
+    server.append_worker(classify, workers, most, wait_ms, route="/classify")
     server.run()
 
 

@@ -8,10 +8,31 @@ from benchmarks.bodies import blots
 from benchmarks.client import Client
 from benchmarks.offline import running_offline
 from benchmarks.rounds import serving
-from benchmarks.systems import FASTAPI, LITSERVE, MOSEC, PEERS, Served, systems
+from benchmarks.systems import (
+    FASTAPI,
+    LITSERVE,
+    MOSEC,
+    PEERS,
+    PLAIN_FASTAPI,
+    PLAIN_LITSERVE,
+    PLAIN_MOSEC,
+    Served,
+    systems,
+)
 
 
-@pytest.mark.parametrize(("name", "variant"), [(FASTAPI, 0), (LITSERVE, 0), (MOSEC, 0), (MOSEC, 2)])
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        (FASTAPI, 0),
+        (LITSERVE, 0),
+        (MOSEC, 0),
+        (MOSEC, 2),
+        (PLAIN_FASTAPI, 0),
+        (PLAIN_LITSERVE, 0),
+        (PLAIN_MOSEC, 0),
+    ],
+)
 def test_it_says_what_the_engine_says(name: str, variant: int, bundle_folder: Path, client: Client) -> None:
     pytest.importorskip(PEERS[name])
     bodies = blots(32, 32)

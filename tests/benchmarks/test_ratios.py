@@ -15,7 +15,7 @@ from benchmarks.ratios import (
     spread,
 )
 from benchmarks.slices import Slice
-from benchmarks.systems import BARE, LITSERVE
+from benchmarks.systems import BARE, LITSERVE, PLAIN_LITSERVE
 from models.bundle import read_manifest
 from models.classifiers import ClassifierConfig, ResNetConfig, TorchvisionConfig, WideResNetConfig
 from models.preprocessing import Preprocessing
@@ -99,9 +99,10 @@ def test_the_embedded_bundle_has_a_goal_on_a_cpu() -> None:
     assert defended_goal(read_manifest(embedded_bundle()), "cpu") == 0.70
 
 
+@pytest.mark.parametrize("name", [LITSERVE, PLAIN_LITSERVE])
 @pytest.mark.parametrize(("rate", "met"), [(120, True), (119, False)])
-def test_litserve_has_to_be_outrun(rate: float, met: bool) -> None:
-    (figure,) = figures({BARE: slices(rate), LITSERVE: slices(100)}, ())
+def test_litserve_has_to_be_outrun(name: str, rate: float, met: bool) -> None:
+    (figure,) = figures({BARE: slices(rate), name: slices(100)}, ())
     assert figure.met is met
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.systems import LITSERVE, MOSEC, Served, systems
+from benchmarks.systems import LITSERVE, MOSEC, PLAIN_LITSERVE, PLAIN_MOSEC, Served, systems
 from service.workers import Workers
 
 
@@ -21,7 +21,7 @@ def test_servers_follow_no_setting_of_the_environment(monkeypatch: pytest.Monkey
     }
 
 
-@pytest.mark.parametrize("name", [LITSERVE, MOSEC])
+@pytest.mark.parametrize("name", [LITSERVE, MOSEC, PLAIN_LITSERVE, PLAIN_MOSEC])
 @pytest.mark.parametrize(("count", "tried"), [(1, ["1"]), (2, ["1", "2"]), (8, ["1", "8"])])
 def test_others_may_have_as_many_workers_as_the_gateway(
     name: str, count: int, tried: list[str], monkeypatch: pytest.MonkeyPatch
