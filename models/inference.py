@@ -2,7 +2,8 @@
 
 In bfloat16 the weights are cast once, here, and not again for every batch as autocast would; pixels stay float32 until
 the first convolution and again from the last one on, since eight bits of mantissa cannot hold all 256 levels. In int8
-the wide convolutions of the classifier compute in integers; purifiers stay in float32 (docs/decisions, 27).
+the wide convolutions of the classifier compute in integers; purifiers stay in float32 (docs/decisions, 27). In float32
+on a CPU some convolutions of the classifier take fewer multiplications (docs/decisions, 29).
 """
 
 import copy
@@ -18,6 +19,7 @@ from models.folding import fold_batch_norms
 from models.int8_convolution import is_wide
 from models.purifier import Purifier
 from models.quantization import quantize_convolutions
+from models.winograd import use_winograd
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -78,6 +80,8 @@ def classifier_for_inference(classifier: nn.Module, placement: Placement) -> nn.
         network = Reduced(network)
     if placement.precision == "int8":
         quantize_convolutions(network)
+    if placement.precision == "float32" and placement.device.type == "cpu":
+        use_winograd(network)
     if isinstance(classifier, Normalized):
         network = Normalized(network, classifier.mean.flatten().tolist(), classifier.std.flatten().tolist())
     return _placed(network, placement.device).eval().requires_grad_(False)

@@ -17,6 +17,7 @@ from models.device import Placement, Precision, PrecisionMissingError
 from models.inference import classifier_for_inference, defense_for_inference
 from models.int8_convolution import int8_problem
 from models.randomness import SeededBytes
+from models.winograd import WinogradConvolution
 from service.settings import embedded_bundle
 
 CPU = torch.device("cpu")
@@ -156,3 +157,15 @@ class TestInt8:
     def test_a_classifier_without_a_wide_convolution_is_refused(self) -> None:
         with pytest.raises(PrecisionMissingError, match="no convolution that is wide enough"):
             classifier_for_inference(ResNetConfig(width=1, blocks=(1, 1, 1, 1)).build(4), self.placement)
+
+
+@pytest.mark.parametrize(("precision", "fewer"), [("float32", True), ("bfloat16", False)])
+@torch.inference_mode()
+def test_wide_convolutions_take_fewer_multiplications_in_float32(precision: Precision, fewer: bool) -> None:
+    classifier = ResNetConfig(width=64, blocks=(1, 1, 1, 1)).build(10).eval()
+    images = some_images(4)
+    found = classifier_for_inference(classifier, Placement(CPU, precision))
+    assert any(isinstance(one, WinogradConvolution) for one in found.modules()) is fewer
+    expected = classifier(images)
+    torch.testing.assert_close(found(images), expected, rtol=0, atol=LOGITS[precision] * float(expected.abs().max()))
+    assert not any(isinstance(one, WinogradConvolution) for one in classifier.modules())
