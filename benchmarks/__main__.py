@@ -82,12 +82,15 @@ def read_trials(settings: Path, present: list[str]) -> tuple[Trial, ...]:
     """The trials of a record; what they chose for the systems that are present, there is here.
 
     Raises:
-        typer.BadParameter: it is no record, or none of trials, or they chose what is not measured here.
+        typer.BadParameter: it is no record, or none of trials, or they chose what is not measured here, or they chose
+            nothing for a system that has several settings.
     """
     try:
         trials = Record.read(settings).trials
         for name in present:
             chosen(systems()[name], trials)
+            if trials and len(systems()[name]) > 1 and name not in {trial.name for trial in trials}:
+                raise ValueError(f"no settings of {name} were tried in it")  # noqa: TRY301 - told like the others
     except (OSError, ValueError) as error:
         raise typer.BadParameter(f"{settings}: {error}", param_hint="--settings") from error
     if not trials:
@@ -98,10 +101,11 @@ def read_trials(settings: Path, present: list[str]) -> tuple[Trial, ...]:
 def _present(only: str) -> tuple[list[str], list[str]]:
     """Systems that can be started, and those that are not installed."""
     known = systems()
-    names = [name.strip() for name in only.split(",")] if only else list(known)
-    unknown = sorted(set(names) - set(known))
+    asked = {name.strip() for name in only.split(",")} if only else set(known)
+    unknown = sorted(asked - set(known))
     if unknown:
         raise typer.BadParameter(f"no system is called {', '.join(unknown)}; there are {', '.join(known)}")
+    names = [name for name in known if name in asked]
     absent = [name for name in names if name in PEERS and find_spec(PEERS[name]) is None]
     return [name for name in names if name not in absent], absent
 

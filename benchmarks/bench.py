@@ -17,7 +17,7 @@ from benchmarks.record import Plan, Record, Series, Trial
 from benchmarks.rounds import Serving, serving, take_turns
 from benchmarks.server import RunningServer
 from benchmarks.slices import Slice
-from benchmarks.systems import BARE, GATEWAY, NO_OP, PEERS, Served, System, systems
+from benchmarks.systems import BARE, DEFENDED, GATEWAY, NO_OP, PEERS, Served, System, systems
 from benchmarks.tuning import chosen, try_all
 from models.bundle import read_manifest
 from models.device import choose_device
@@ -100,15 +100,20 @@ class Bench:
         return tuple(one for each in devices for one in measure_passes(bundle, each, rounds, self._served.precision))
 
     def _measures(self, servings: list[Serving], offline: Offline) -> dict[str, Callable[[], Slice]]:
+        """Of each system, and of the loop that it is compared with, next to one another."""
         plan, measures = self._plan, dict[str, Callable[[], Slice]]()
+        loops = {
+            BARE: (OFFLINE_BARE, partial(_offline_slice, offline, "none", plan.seconds)),
+            DEFENDED: (OFFLINE_DEFENDED, partial(_offline_slice, offline, "puridefense", plan.seconds)),
+        }
         for one in servings:
             load = partial(one.load, self._client, seconds=plan.seconds, warm_up=plan.warm_up)
             measures[one.system.name] = partial(load, connections=plan.connections)
             if one.system.name == NO_OP:
                 measures[ALONE] = partial(load, connections=1)
-        for name, defense in ((OFFLINE_BARE, "none"), (OFFLINE_DEFENDED, "puridefense")):
-            measures[name] = partial(_offline_slice, offline, defense, plan.seconds)
-        return measures
+            if loop := loops.pop(one.system.name, None):
+                measures[loop[0]] = loop[1]
+        return measures | dict(loops.values())
 
     def _agreement(self, one: Serving, offline: Offline) -> float | None:
         """Of the bare classifiers; what a defended one says differs by its draws."""

@@ -175,7 +175,8 @@ class TorchEngine:
         draws = self._draw(images, defense)
         scores = self._infer(images, Draws(draws.numpy(), defense.purifiers))
         self._count(draws, defense)
-        predictions = [Prediction(one, self._name(draw, defense)) for one, draw in zip(scores, draws, strict=True)]
+        names = self._names(draws, defense)
+        predictions = [Prediction(one, name) for one, name in zip(scores, names, strict=True)]
         failed = np.flatnonzero(~np.isfinite(scores).all(axis=1)).tolist()
         blamed = self._blame([images[index] for index in failed], draws[failed], defense) if failed else {}
         for failing, rows in blamed.items():
@@ -251,10 +252,12 @@ class TorchEngine:
             for name, count in zip(defense.purifiers, counts, strict=True):
                 self._metrics.purifier_selected.labels(purifier=name).inc(count)
 
-    def _name(self, draw: Tensor, defense: Defense) -> str:
+    def _names(self, draws: Tensor, defense: Defense) -> list[str]:
+        """The `draw` of each prediction."""
         if not defense.purifiers:  # what a baseline draws, if anything, is noise and not purifiers
-            return ""
-        return ".".join(str(self._numbers[defense.purifiers[index]]) for index in draw.tolist())
+            return [""] * len(draws)
+        numbers = [str(self._numbers[name]) for name in defense.purifiers]
+        return [".".join([numbers[index] for index in draw]) for draw in draws.tolist()]
 
     def _draw(self, images: Sequence[Pixels], defense: Defense) -> Tensor:
         turns = itertools.count()

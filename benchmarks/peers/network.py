@@ -12,10 +12,9 @@ from models.preprocessing import Pixels
 from service.engine import Scores
 from service.loading import load_engine
 from service.metrics import Metrics
+from service.networks import PIXEL_MAX
 from service.settings import Settings
 from service.workers import choose_workers
-
-PIXEL_MAX = 255
 
 
 class Network(StrEnum):
@@ -37,15 +36,15 @@ def build_network(network: Network, settings: Settings) -> Callable[[Sequence[Pi
 
 
 class _TorchNetwork:
-    """The classifier of a bundle as it was read; bfloat16 is autocast, and int8, which torch would not do, float32."""
+    """The classifier of a bundle as it was read, cast once to bfloat16 if that is the precision, and else float32."""
 
     def __init__(self, settings: Settings) -> None:
         placement = choose_placement(settings.device, settings.precision)
         torch.set_num_threads(choose_workers(settings.workers, placement.device.type).threads)
-        self._device = placement.device
-        self._autocast = placement.precision == "bfloat16"
         bundle = read_bundle(settings.bundle)
-        self._classifier = bundle.classifier.to(self._device).eval()
+        self._device = placement.device
+        self._format = torch.bfloat16 if placement.precision == "bfloat16" else torch.float32
+        self._classifier = bundle.classifier.to(self._device, self._format).eval()
         size = bundle.manifest.preprocessing
         for count in (1, settings.max_batch):
             self([np.zeros((size.height, size.width, 3), np.uint8)] * count)
@@ -53,7 +52,5 @@ class _TorchNetwork:
     @torch.inference_mode()
     def __call__(self, images: Sequence[Pixels]) -> Iterable[Scores]:
         pixels = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2).contiguous() / PIXEL_MAX
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            logits = self._classifier(pixels)
-        scores: Iterable[Scores] = logits.float().softmax(1).cpu().numpy()
+        scores: Iterable[Scores] = self._classifier(pixels.to(self._format)).float().softmax(1).cpu().numpy()
         return scores

@@ -11,7 +11,7 @@ from benchmarks.__main__ import main, read_trials
 from benchmarks.machine import Machine
 from benchmarks.offline import Computing
 from benchmarks.record import Plan, Record, Trial
-from benchmarks.systems import FASTAPI
+from benchmarks.systems import FASTAPI, NO_OP, PLAIN_LITSERVE, systems
 
 ABSENT = Path("/nowhere")
 
@@ -65,3 +65,11 @@ def test_a_record_of_settings_that_there_are_not_is_refused(tmp_path: Path) -> N
     record(Trial(name=FASTAPI, flags=("--threads", "1000"), slices=(), chosen=True)).write(tmp_path / "bench.json")
     with pytest.raises(typer.BadParameter, match="not measured with --threads 1000 here"):
         read_trials(tmp_path / "bench.json", [FASTAPI])
+
+
+def test_a_record_in_which_a_system_was_not_tried_is_refused(tmp_path: Path) -> None:
+    flags = systems()[FASTAPI][1].flags
+    record(Trial(name=FASTAPI, flags=flags, slices=(), chosen=True)).write(tmp_path / "bench.json")
+    assert read_trials(tmp_path / "bench.json", [NO_OP, FASTAPI])
+    with pytest.raises(typer.BadParameter, match="no settings of plain LitServe were tried"):
+        read_trials(tmp_path / "bench.json", [FASTAPI, PLAIN_LITSERVE])

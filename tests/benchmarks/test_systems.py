@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.systems import LITSERVE, MOSEC, PLAIN_LITSERVE, PLAIN_MOSEC, Served, systems
+from benchmarks.systems import LITSERVE, MOSEC, PLAIN_FASTAPI, PLAIN_LITSERVE, PLAIN_MOSEC, Served, systems
 from service.workers import Workers
 
 
@@ -19,6 +19,14 @@ def test_servers_follow_no_setting_of_the_environment(monkeypatch: pytest.Monkey
         "PURIGATE_PRECISION": "auto",
         "PURIGATE_MAX_BATCH": "4",
     }
+
+
+@pytest.mark.parametrize("name", [PLAIN_FASTAPI, PLAIN_LITSERVE, PLAIN_MOSEC])
+def test_plain_systems_run_the_network_as_torch_does(name: str) -> None:
+    plain = ("--network", "torch")
+    assert [one.flags[-2:] for one in systems()[name]] == [plain] * len(systems()[name])
+    with_our_engine = systems()[name.removeprefix("plain ")]
+    assert [one.flags for one in with_our_engine] == [one.flags[:-2] for one in systems()[name]]
 
 
 @pytest.mark.parametrize("name", [LITSERVE, MOSEC, PLAIN_LITSERVE, PLAIN_MOSEC])
