@@ -19,7 +19,9 @@ from models.preprocessing import Pixels
 from service.engine import TorchEngine
 from service.logs import configure_logs
 from service.metrics import Metrics
-from service.network_host import NetworkHost, Shelf, listen
+from service.network_host import NetworkHost
+from service.network_shelf import Shelf
+from service.network_socket import listen
 from service.networks import Draws, Inferred
 from service.randomness import fresh
 from service.settings import HostSettings, Settings

@@ -71,6 +71,8 @@ class Preprocessing(BaseModel):
         """Scales and crops in one step, so that a very long image never becomes a very large one."""
         scale = min(image.size) / self.resize
         left, top = ((have - want * scale) / 2 for have, want in zip(image.size, size, strict=True))
+        if scale == 1 and image.size == size:
+            return image
         if scale == 1:
             return image.crop((int(left), int(top), int(left) + size[0], int(top) + size[1]))
         box = (
@@ -108,4 +110,4 @@ def rgb(image: Image.Image) -> Image.Image:
         canvas = Image.new("RGB", layer.size, "white")
         canvas.paste(layer, mask=layer)
         return canvas
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # which would copy it

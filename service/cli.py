@@ -18,7 +18,8 @@ from service.keys import KeysFile, KeysFileError
 from service.loading import check_bundle
 from service.logs import configure_logs
 from service.network_calls import NetworksEndedError
-from service.network_host import SocketError, host
+from service.network_owner import own_device
+from service.network_socket import SocketError
 from service.schemas import Output
 from service.secret_file import SecretError
 from service.server import run
@@ -61,7 +62,7 @@ def networks(context: typer.Context) -> None:
     """Holds them until SIGINT or SIGTERM."""
     settings = _settings(HostSettings, context.args)
     try:
-        status = host(settings)
+        status = own_device(settings)
     except (BundleError, PlacementError, FloatingPointError, RuntimeError, SocketError) as error:
         _fail(error)
     raise typer.Exit(status)

@@ -1,119 +1,32 @@
-"""Holds networks on a device for several gateways of this machine, which ask through a socket.
+"""Answers several gateways of this machine from the networks that one process holds.
 
 One Python process does HTTP and decoding for about a thousand small images a second, and a GPU classifies tens of
 thousands. So there are several gateways, each whole, and one process that owns the device.
 """
 
-import gc
-import os
-import signal
-import stat
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Client, Connection, Listener
-from pathlib import Path
-from types import FrameType
+from multiprocessing.connection import Connection, Listener
 from typing import Any
 
 import structlog
-import torch
 
-from models.bundle import Bundle, BundleError, read_bundle
+from models.bundle import Bundle
 from models.defenses import build_defense
-from models.device import choose_placement, give_back_memory
 from service.network_calls import BATCH_SECONDS, BATCHES, TOLD_APART, Answer, answer_of
-from service.networks import LocalNetworks, Networks
-from service.settings import HostSettings
+from service.network_shelf import Shelf
 from service.shared_networks import Held, Wanted
-from service.workers import choose_workers
 
 log = structlog.get_logger()
 
-BACKLOG = 128
-OURS_ALONE = 0o177
-"""The mask under which the socket is made: whoever can write to it can do what this process can."""
 CALLS = BATCHES | {"warm_up"}
 WATCH_SECONDS = 1.0
 """Between two looks at the batch that is under way."""
 LEAVING_SECONDS = 5.0
 """That gateways have to leave once they have drained, and a last batch to be done."""
-
-
-class SocketError(Exception):
-    """The socket cannot be made, or another process listens at it."""
-
-
-class Stopped(BaseException):
-    """The process is told to stop."""
-
-
-class Shelf:
-    """The networks that gateways use, and those that were asked for last.
-
-    Args:
-        folder: of the bundle; it is read again whenever other networks are asked for.
-        make: gives the networks of a bundle behind the defense of a name.
-    """
-
-    def __init__(self, folder: Path, make: Callable[[Bundle, str], Networks]) -> None:
-        self._folder = folder
-        self._make = make
-        self._changing = threading.Lock()
-        self._networks: dict[Wanted, Networks] = {}
-        self._users: dict[Wanted, int] = {}
-        self._last: Wanted | None = None
-
-    def take(self, wanted: Wanted, bundle: Bundle | None = None) -> Networks:
-        """The networks that are wanted; they stay until they are given back.
-
-        Args:
-            wanted: which.
-            bundle: that has them, if it was read already.
-
-        Raises:
-            BundleError: the bundle in the folder cannot be read, or has others.
-        """
-        with self._changing:
-            if wanted not in self._networks:
-                self._drop_unused()  # before the device has to hold these too
-                self._networks[wanted] = self._load(wanted, bundle)
-                self._users[wanted] = 0
-            self._users[wanted] += 1
-            self._last = wanted
-            return self._networks[wanted]
-
-    def find(self, wanted: Wanted) -> Networks:
-        """Networks that were taken."""
-        return self._networks[wanted]
-
-    def give_back(self, wanted: Wanted) -> None:
-        """Drops them if nobody else has them, unless they are the last that were asked for: one may begin again."""
-        with self._changing:
-            self._users[wanted] -= 1
-            self._drop_unused(but=self._last)
-
-    def _load(self, wanted: Wanted, bundle: Bundle | None) -> Networks:
-        try:
-            bundle = bundle or read_bundle(self._folder)
-        except BundleError as error:  # a gateway may tell it to a client, who need not know where it lies
-            raise BundleError(str(error).replace(f"{self._folder}/", "")) from error
-        if bundle.manifest.networks != wanted.networks:
-            raise BundleError("whoever holds the networks finds another bundle in its folder now")
-        networks = self._make(bundle, wanted.defense)
-        told = bundle.manifest
-        log.info("networks_loaded", bundle=told.name, version=told.version, defense=wanted.defense)
-        return networks
-
-    def _drop_unused(self, but: Wanted | None = None) -> None:
-        unused = [one for one, users in self._users.items() if not users and one != but]
-        for one in unused:
-            del self._users[one], self._networks[one]
-            log.info("networks_dropped", defense=one.defense)
-        if unused:
-            give_back_memory()
 
 
 class NetworkHost:
@@ -258,69 +171,3 @@ class NetworkHost:
             self.lost = True
             self._changed.notify_all()
         self._on_lost()
-
-
-def host(settings: HostSettings) -> int:
-    """Holds networks until it is told to stop; gives the exit status.
-
-    Raises:
-        SocketError: see there.
-        models.bundle.BundleError: the bundle cannot be served.
-        models.device.PlacementError: the device does not exist, or cannot compute in the precision.
-        FloatingPointError, RuntimeError: its networks fail.
-    """
-    gc.freeze()  # as the gateway does
-    placement = choose_placement(settings.device, settings.precision)
-    torch.set_num_threads(choose_workers(1, placement.device.type).threads)
-    with listen(settings.networks_socket) as listener:  # gateways may ask already, and wait
-        shelf = Shelf(settings.bundle, lambda bundle, defense: LocalNetworks(bundle, defense, placement))
-        works = partial(_works, placement.device)
-        networks = NetworkHost(shelf, works, partial(os.kill, os.getpid(), signal.SIGTERM))
-        networks.load(read_bundle(settings.bundle), settings.defense, settings.max_batch)
-        for stop in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(stop, _stop)
-        log.info("networks_ready", socket=str(settings.networks_socket))
-        with suppress(Stopped):
-            networks.serve(listener)
-        for stop in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(stop, signal.SIG_DFL)
-    networks.stop(settings.drain_timeout_ms / 1000 + LEAVING_SECONDS)
-    return int(networks.lost)
-
-
-def listen(path: Path) -> Listener:
-    """Listens at a socket that only this user can write to, in place of one that was left behind.
-
-    Raises:
-        SocketError: see there.
-    """
-    try:
-        if path.exists():
-            _remove_left_behind(path)
-        before = os.umask(OURS_ALONE)
-        try:
-            return Listener(str(path), "AF_UNIX", BACKLOG)
-        finally:
-            os.umask(before)
-    except OSError as error:
-        raise SocketError(f"{path}: {error.strerror or error}") from error
-
-
-def _remove_left_behind(path: Path) -> None:
-    if not stat.S_ISSOCK(path.stat().st_mode):
-        raise SocketError(f"{path}: is no socket")
-    with suppress(OSError):
-        Client(str(path), "AF_UNIX").close()
-        raise SocketError(f"{path}: another process holds networks here")
-    path.unlink()
-
-
-def _works(device: torch.device) -> bool:
-    try:
-        return float(torch.ones(1, device=device).sum()) == 1
-    except RuntimeError:
-        return False
-
-
-def _stop(_signal: int, _frame: FrameType | None) -> None:
-    raise Stopped

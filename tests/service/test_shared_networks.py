@@ -21,7 +21,9 @@ from models.device import Placement
 from models.preprocessing import Pixels
 from service import shared_networks as shared
 from service.network_calls import NetworksEndedError
-from service.network_host import NetworkHost, Shelf, SocketError, listen
+from service.network_host import NetworkHost
+from service.network_shelf import Shelf
+from service.network_socket import SocketError, listen
 from service.networks import Draws, Inferred, LocalNetworks, Networks
 from service.remote_networks import RemoteNetworks
 from service.shared_networks import Wanted, shared_networks
