@@ -2,7 +2,7 @@
 
     python -m benchmarks.convolutions
 
-Single layers of known networks, and the classifier of a bundle as it is served, both by `models/winograd.py` and as
+Single layers of known networks, and the classifier of a bundle as it is served, both by `models/inference/winograd.py` and as
 torch computes them. The two take turns in each of several threads, one thread for each processor by default, as batches
 do in the gateway. A ratio is of neighboring calls of one thread.
 """
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from benchmarks.machine import Machine
 from models.bundle import read_bundle
 from models.device import choose_placement
-from models.inference import classifier_for_inference
-from models.winograd import WinogradConvolution
+from models.inference.preparation import classifier_for_inference
+from models.inference.winograd import WinogradConvolution
 from service.settings import embedded_bundle
 from service.workers import choose_workers
 

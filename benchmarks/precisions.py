@@ -24,7 +24,7 @@ from benchmarks.offline import running_offline
 from benchmarks.systems import Served
 from models.bundle import Bundle, read_bundle, read_manifest
 from models.device import PlacementError, Precision, choose_placement
-from models.inference import classifier_for_inference, require_precision
+from models.inference.preparation import classifier_for_inference, require_precision
 from service.settings import embedded_bundle
 from trainer.adversary import LEVELS
 from trainer.images import LabeledImages, read_image_folder

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from models.bundle import read_bundle
 from models.defenses.puridefense import PuriDefense
 from models.device import choose_placement
-from models.inference import classifier_for_inference, defense_for_inference
+from models.inference.preparation import classifier_for_inference, defense_for_inference
 from models.pool import PurifierPool
 from service.settings import embedded_bundle
 from service.workers import choose_workers

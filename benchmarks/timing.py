@@ -33,11 +33,11 @@ from benchmarks.server import running_server
 from models.bundle import Bundle, read_bundle
 from models.defenses.puridefense import PuriDefense
 from models.device import choose_placement
-from models.inference import defense_for_inference
+from models.inference.preparation import defense_for_inference
 from models.pool import PurifierPool
 from models.randomness import SeededBytes
-from models.recorded import recorded_defense
-from models.replay import Function
+from models.recorded.networks import recorded_defense
+from models.recorded.replay import Function
 from service.settings import embedded_bundle
 from service.workers import choose_workers
 

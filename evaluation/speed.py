@@ -16,7 +16,7 @@ from models.defenses.disco import DISCOEnsemble
 from models.defenses.none import NoDefense
 from models.defenses.puridefense import PuriDefense
 from models.randomness import SeededBytes
-from models.recorded import recorded_classifier, recorded_defense
+from models.recorded.networks import recorded_classifier, recorded_defense
 
 BATCHES = (1, 32)
 

@@ -9,8 +9,8 @@ from evaluation.draws import draws_differ
 from models.defenses.defense import Defense
 from models.device import Placement
 from models.randomness import SeededBytes
-from models.recorded import LARGEST, recorded_classifier, recorded_defense
-from models.replay import Function, rung
+from models.recorded.networks import LARGEST, recorded_classifier, recorded_defense
+from models.recorded.replay import Function, rung
 
 BATCH = {"cpu": 256, "cuda": LARGEST}
 """Queries that go through the networks together at most, by the kind of device: enough to keep it busy."""

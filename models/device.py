@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor
 
-from models.int8_convolution import int8_problem
+from models.inference.int8_convolution import int8_problem
 
 Precision = Literal["float32", "bfloat16", "int8"]
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from models.bundle import Bundle, read_bundle
 from models.device import choose_placement
-from models.inference import require_precision
+from models.inference.preparation import require_precision
 from service.engine import TorchEngine
 from service.exposure import warn_of_public_bundle
 from service.metrics import Metrics

@@ -15,8 +15,8 @@ from models.defenses import build_defense
 from models.device import Placement, device_name, give_back_memory, send
 from models.device_clock import device_clock
 from models.preprocessing import Pixels
-from models.recorded import recorded_classifier, recorded_defense
-from models.replay import ladder
+from models.recorded.networks import recorded_classifier, recorded_defense
+from models.recorded.replay import ladder
 
 PIXEL_MAX = 255
 PROBES = 4
@@ -126,9 +126,10 @@ class LocalNetworks:
         """See `Networks`."""
         clock = device_clock(self._target)
         seen = self._on_device(images)
+        indices = None if draws is None else self._indices(draws)
         clock.mark()
-        if draws is not None:
-            seen = self._purify(seen, self._indices(draws))
+        if indices is not None:
+            seen = self._purify(seen, indices)
         clock.mark()
         logits = self._classify(seen)
         clock.mark()

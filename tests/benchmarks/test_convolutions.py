@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from benchmarks.convolutions import LAYERS, with_plain_convolutions
-from models.winograd import WinogradConvolution, use_winograd
+from models.inference.winograd import WinogradConvolution, use_winograd
 
 PATIENCE_SECONDS = 240
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.int8_convolution import int8_problem
+from models.inference.int8_convolution import int8_problem
 from tests.conftest import LABELS
 
 PATIENCE_SECONDS = 240

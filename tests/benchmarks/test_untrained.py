@@ -18,7 +18,7 @@ from benchmarks.server import running_server
 from benchmarks.untrained import main
 from models.bundle import read_bundle, read_manifest
 from models.device import Placement, Precision
-from models.inference import classifier_for_inference
+from models.inference.preparation import classifier_for_inference
 from service.cli import app
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from evaluation.cli import app
 from evaluation.records import read_records
-from models.int8_convolution import int8_problem
+from models.inference.int8_convolution import int8_problem
 from tests.conftest import PURIFIERS, change_bundle, untrained_purifier, with_a_narrow_classifier
 
 Evaluate = Callable[..., Result]

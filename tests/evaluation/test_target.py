@@ -10,7 +10,7 @@ from models.bundle import Bundle, read_bundle
 from models.defenses import DEFENSES, build_defense
 from models.defenses.puridefense import PuriDefense
 from models.device import Placement
-from models.int8_convolution import int8_problem
+from models.inference.int8_convolution import int8_problem
 from models.pool import PurifierPool
 from models.randomness import SeededBytes
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from models.defenses import DEFENSES
-from models.int8_convolution import int8_problem
+from models.inference.int8_convolution import int8_problem
 from service.loading import load_engine
 from service.metrics import Metrics
 from service.settings import Settings

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from models.int8_convolution import int8_problem
+from models.inference.int8_convolution import int8_problem
 from service.keys import KeysFile
 from tests.conftest import with_a_narrow_classifier
 

@@ -1,25 +1,15 @@
 """Seeded weights for every test, purifiers whose work can be told from their output, and a measure of uniformity."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
-from pathlib import Path
-from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from models.decoder import DecoderConfig
 from models.encoders import EDSRConfig, EncoderConfig, RCANConfig
 from models.purifier import Purifier, PurifierConfig
-from models.routed_convolution import RoutedConvolution
-from models.routed_pool import NOT_HERE
 
-ROOT = Path(__file__).parents[2]
 ENCODERS: dict[str, EncoderConfig] = {
     "edsr": EDSRConfig(features=4, blocks=1),
     "rcan": RCANConfig(features=4, groups=1, blocks=1),
@@ -86,38 +76,6 @@ def chi_square() -> Callable[[Tensor], float]:
         return float(((counts - expected) ** 2 / expected).sum())
 
     return statistic
-
-
-@pytest.fixture
-def interpreted() -> Callable[..., str]:
-    """Runs a program under Triton's interpreter, which has to be chosen before Triton is imported; gives its output."""
-    if find_spec("triton") is None:
-        pytest.skip("needs Triton")
-
-    def run(program: str, *arguments: str) -> str:
-        command = [sys.executable, "-c", program, *arguments]
-        environment = os.environ | {"TRITON_INTERPRET": "1"}
-        ran = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-        return ran.stdout or ran.stderr
-
-    return run
-
-
-@pytest.fixture
-def convolutions_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Routed convolutions as torch computes them, fast enough for many windows; those of no network are NaN."""
-    monkeypatch.setattr(RoutedConvolution, "forward", _convolved)
-
-
-def _convolved(layer: RoutedConvolution, windows: Tensor) -> Tensor:
-    weights, biases, owners = cast("Tensor", layer.weight), cast("Tensor", layer.bias), layer.route.owners
-    convolved = windows.new_full((len(windows), weights.shape[-1], *windows.shape[2:]), torch.nan)
-    for owner in set(owners.tolist()) - {NOT_HERE}:
-        mine = owners == owner
-        kernel = weights[owner].view(layer.side, layer.side, *weights.shape[2:]).permute(3, 2, 0, 1)
-        found = functional.conv2d(windows[mine], kernel, biases[owner], padding="same")
-        convolved[mine] = found.relu() if layer.rectified else found
-    return convolved
 
 
 def _correction(purifier: Purifier) -> nn.Conv2d:

@@ -16,7 +16,7 @@ from models.bundle import read_bundle
 from models.device import Placement
 from models.preprocessing import Pixels
 from models.purifier import Purifier
-from models.replay import Function, GraphRecorder, Recording
+from models.recorded.replay import Function, GraphRecorder, Recording
 from service.networks import Draws, LocalNetworks
 from tests.conftest import PURIFIERS, change_bundle
 
@@ -138,7 +138,7 @@ def test_where_gathering_pays_both_ways_are_warm_and_answer_as_the_plain_network
 def test_a_pool_that_cannot_be_routed_answers_all_the_same(
     folder: Path, plain: LocalNetworks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("models.recorded.routing_problem", lambda device: f"no compiler for {device}")
+    monkeypatch.setattr("models.recorded.networks.routing_problem", lambda device: f"no compiler for {device}")
     networks = LocalNetworks(read_bundle(folder), "puridefense", CUDA)
 
     found, expected = (scores(one, 3, draws(3, NAMES)) for one in (networks, plain))

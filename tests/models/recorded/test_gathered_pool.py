@@ -12,13 +12,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.defenses.puridefense import PuriDefense
-from models.gathered_pool import GatheredPool, first_places
+from models.recorded.gathered_pool import GatheredPool, first_places
 from models.pool import PurifierPool
 from models.purifier import Purifier
-from models.replay import GraphRecorder, Replayed
-from models.room import room
-from models.routed_convolution import RoutedConvolution
-from models.routed_pool import RoutedPool
+from models.recorded.replay import GraphRecorder, Replayed
+from models.recorded.room import room
+from models.recorded.routed_convolution import RoutedConvolution
+from models.recorded.routed_pool import RoutedPool
 from tests.conftest import PURIFIERS, untrained_purifier
 
 INTERPRETED = """
@@ -26,9 +26,9 @@ import sys
 from pathlib import Path
 import torch
 from models.bundle import read_bundle
-from models.gathered_pool import GatheredPool
+from models.recorded.gathered_pool import GatheredPool
 from models.pool import PurifierPool
-from models.routed_pool import RoutedPool
+from models.recorded.routed_pool import RoutedPool
 
 def compare(pool, draws):
     windows, draws = torch.rand(len(draws), 3, 4, 3), torch.tensor(draws)

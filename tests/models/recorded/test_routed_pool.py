@@ -11,8 +11,8 @@ from torch import nn
 from models.bundle import read_bundle
 from models.pool import PurifierPool
 from models.purifier import Purifier
-from models.routed_convolution import Route, RoutedConvolution, routed, routing_problem
-from models.routed_pool import RoutedPool
+from models.recorded.routed_convolution import Route, RoutedConvolution, routed, routing_problem
+from models.recorded.routed_pool import RoutedPool
 
 DRAWS = (3, 0, 1, 1, 2, 0)
 INTERPRETED = """
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from models.bundle import read_bundle
 from models.pool import PurifierPool
-from models.routed_pool import RoutedPool
+from models.recorded.routed_pool import RoutedPool
 
 purifiers = read_bundle(Path(sys.argv[1])).purifiers
 pool = PurifierPool({name: purifier.eval() for name, purifier in purifiers.items()})
@@ -36,7 +36,7 @@ print("the same")
 LAYERS = """
 import torch
 from torch import nn
-from models.routed_convolution import Route, RoutedConvolution
+from models.recorded.routed_convolution import Route, RoutedConvolution
 
 torch.manual_seed(0)
 route = Route()

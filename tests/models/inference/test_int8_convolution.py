@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from models.int8_convolution import Int8Convolution, int8_problem, is_wide
+from models.inference.int8_convolution import Int8Convolution, int8_problem, is_wide
 
 WITH_ONEDNN = platform.machine() in {"x86_64", "AMD64"} and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 pytestmark = pytest.mark.skipif(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from models.winograd import FEWEST_CHANNELS, WinogradConvolution, is_suited, use_winograd
+from models.inference.winograd import FEWEST_CHANNELS, WinogradConvolution, is_suited, use_winograd
 
 TOLERANCE = 3e-5
 """Of the largest output."""

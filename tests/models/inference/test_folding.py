@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.classifiers import ResNetConfig, TorchvisionConfig, WideResNetConfig
-from models.folding import fold_batch_norms
+from models.inference.folding import fold_batch_norms
 
 
 def settled(network: nn.Module) -> nn.Module:

@@ -12,14 +12,14 @@ from models.defenses.puridefense import PuriDefense
 from models.encoders import EDSRConfig
 from models.pool import PurifierPool
 from models.purifier import PurifierConfig
-from models.recorded_puridefense import RecordedPuriDefense
-from models.room import room
+from models.recorded.puridefense import RecordedPuriDefense
+from models.recorded.room import room
 from tests.conftest import PURIFIERS, untrained_purifier
-from tests.models.tape import Recorder
+from tests.models.recorded.tape import Recorder
 
 INTERPRETED = """
 from models import gathered_pool, room
-from tests.models.tape import Recorder
+from tests.models.recorded.tape import Recorder
 from tests.models.test_recorded_puridefense import TWO, check, defense, ways
 
 gathered_pool.WORTHWHILE, room.OVERFLOWS = 1, 0.9

@@ -84,7 +84,7 @@ class RoutedConvolution(nn.Module):
         self.register_buffer("bias", torch.stack(biases))
 
     def forward(self, windows: Tensor) -> Tensor:
-        from models.routed_kernel import convolve  # noqa: PLC0415 - needs Triton, which not every machine has
+        from models.recorded.routed_kernel import convolve  # noqa: PLC0415 - needs Triton, which not every machine has
 
         weights, biases = cast("Tensor", self.weight), cast("Tensor", self.bias)
         return convolve(windows, weights, biases, self.route.owners, self.side, rectified=self.rectified)

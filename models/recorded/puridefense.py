@@ -4,9 +4,9 @@ from torch import Tensor
 
 from models.defenses.puridefense import PuriDefense
 from models.device import send
-from models.gathered_pool import GatheredPool
-from models.replay import Recorder, Replayed
-from models.routed_pool import RoutedPool
+from models.recorded.gathered_pool import GatheredPool
+from models.recorded.replay import Recorder, Replayed
+from models.recorded.routed_pool import RoutedPool
 
 
 class RecordedPuriDefense:

@@ -6,10 +6,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.branches import Branches
+from models.recorded.branches import Branches
 from models.pool import PurifierPool
 from models.purifier import Purifier, PurifierConfig
-from models.routed_convolution import Route, routed
+from models.recorded.routed_convolution import Route, routed
 
 NOT_HERE = -1
 """The owner of a window whose purifier has another architecture."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.room import OVERFLOWS, room
+from models.recorded.room import OVERFLOWS, room
 
 PURIFIERS = 12
 

@@ -8,10 +8,10 @@ from models.defenses.defense import Defense
 from models.defenses.disco import DISCO, DISCOEnsemble
 from models.defenses.puridefense import PuriDefense
 from models.device import Placement, send
-from models.inference import classifier_for_inference, defense_for_inference, is_exported
-from models.recorded_puridefense import RecordedPuriDefense
-from models.replay import Function, GraphRecorder, Replayed
-from models.routed_convolution import routing_problem
+from models.inference.preparation import classifier_for_inference, defense_for_inference, is_exported
+from models.recorded.puridefense import RecordedPuriDefense
+from models.recorded.replay import Function, GraphRecorder, Replayed
+from models.recorded.routed_convolution import routing_problem
 
 log = logging.getLogger(__name__)
 

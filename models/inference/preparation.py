@@ -15,11 +15,11 @@ from torch import Tensor, fx, nn
 from models.classifiers.normalization import Normalized
 from models.defenses.defense import Defense
 from models.device import Placement, Precision, PrecisionMissingError
-from models.folding import fold_batch_norms
-from models.int8_convolution import is_wide
+from models.inference.folding import fold_batch_norms
+from models.inference.int8_convolution import is_wide
 from models.purifier import Purifier
-from models.quantization import quantize_convolutions
-from models.winograd import use_winograd
+from models.inference.quantization import quantize_convolutions
+from models.inference.winograd import use_winograd
 
 Network = TypeVar("Network", bound=nn.Module)
 

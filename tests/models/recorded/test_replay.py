@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.replay import GraphRecorder, Replayed, ladder
-from tests.models.tape import Recorder
+from models.recorded.replay import GraphRecorder, Replayed, ladder
+from tests.models.recorded.tape import Recorder
 
 LARGEST = 6
 

@@ -4,7 +4,7 @@ import threading
 
 from torch import Tensor
 
-from models.replay import Function
+from models.recorded.replay import Function
 
 
 class Tape:

@@ -4,7 +4,7 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
-from models.int8_convolution import Int8Convolution, is_wide
+from models.inference.int8_convolution import Int8Convolution, is_wide
 
 RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
 RECTIFYING = (functional.relu, functional.relu_, functional.relu6, torch.relu, torch.relu_, torch.sigmoid)

@@ -6,9 +6,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.classifiers import ResNetConfig, TorchvisionConfig, WideResNetConfig
-from models.folding import fold_batch_norms
-from models.int8_convolution import Int8Convolution, int8_problem
-from models.quantization import quantize_convolutions
+from models.inference.folding import fold_batch_norms
+from models.inference.int8_convolution import Int8Convolution, int8_problem
+from models.inference.quantization import quantize_convolutions
 
 pytestmark = pytest.mark.skipif(int8_problem() is not None, reason=f"no int8 here: {int8_problem()}")
 

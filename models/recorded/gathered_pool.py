@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from models.pool import PurifierPool
 from models.purifier import Purifier
-from models.room import room
-from models.routed_pool import NOT_HERE, RoutedPool
+from models.recorded.room import room
+from models.recorded.routed_pool import NOT_HERE, RoutedPool
 
 WORTHWHILE = 2**18
 """Pixels that its architectures are spared, all together, from which on a pool gathers.

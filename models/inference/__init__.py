@@ -1,0 +1,1 @@
+"""Networks as they answer queries: prepared once for their device and precision."""
