@@ -2,9 +2,9 @@
 
     python -m benchmarks.convolutions
 
-Single layers of known networks, and the classifier of a bundle as it is served, both by `models/inference/winograd.py` and as
-torch computes them. The two take turns in each of several threads, one thread for each processor by default, as batches
-do in the gateway. A ratio is of neighboring calls of one thread.
+Single layers of known networks, and the classifier of a bundle as it is served, both by `models/inference/winograd.py`
+and as torch computes them. The two take turns in each of several threads, one thread for each processor by default, as
+batches do in the gateway. A ratio is of neighboring calls of one thread.
 """
 
 import copy

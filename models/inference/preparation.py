@@ -17,9 +17,9 @@ from models.defenses.defense import Defense
 from models.device import Placement, Precision, PrecisionMissingError
 from models.inference.folding import fold_batch_norms
 from models.inference.int8_convolution import is_wide
-from models.purifier import Purifier
 from models.inference.quantization import quantize_convolutions
 from models.inference.winograd import use_winograd
+from models.purifier import Purifier
 
 Network = TypeVar("Network", bound=nn.Module)
 

@@ -6,9 +6,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from models.recorded.branches import Branches
 from models.pool import PurifierPool
 from models.purifier import Purifier, PurifierConfig
+from models.recorded.branches import Branches
 from models.recorded.routed_convolution import Route, routed
 
 NOT_HERE = -1

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from models import gathered_pool
 from models.bundle import read_bundle
 from models.device import Placement, Precision
 from models.preprocessing import Pixels
+from models.recorded import gathered_pool
 from service.engine import TorchEngine
 from service.metrics import Metrics
 from service.networks import LocalNetworks

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models import gathered_pool
 from models.bundle import read_bundle
 from models.device import Placement
 from models.preprocessing import Pixels
 from models.purifier import Purifier
+from models.recorded import gathered_pool
 from models.recorded.replay import Function, GraphRecorder, Recording
 from service.networks import Draws, LocalNetworks
 from tests.conftest import PURIFIERS, change_bundle

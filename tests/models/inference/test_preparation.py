@@ -14,10 +14,10 @@ from models.classifiers.exported import read_program
 from models.classifiers.normalization import Normalized
 from models.defenses import DEFENSES, build_defense
 from models.device import Placement, Precision, PrecisionMissingError
-from models.inference.preparation import classifier_for_inference, defense_for_inference
 from models.inference.int8_convolution import int8_problem
-from models.randomness import SeededBytes
+from models.inference.preparation import classifier_for_inference, defense_for_inference
 from models.inference.winograd import WinogradConvolution
+from models.randomness import SeededBytes
 from service.settings import embedded_bundle
 
 CPU = torch.device("cpu")

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from models.defenses.puridefense import PuriDefense
-from models.recorded.gathered_pool import GatheredPool, first_places
 from models.pool import PurifierPool
 from models.purifier import Purifier
+from models.recorded.gathered_pool import GatheredPool, first_places
 from models.recorded.replay import GraphRecorder, Replayed
 from models.recorded.room import room
 from models.recorded.routed_convolution import RoutedConvolution

@@ -6,19 +6,19 @@ from typing import cast
 import pytest
 import torch
 
-from models import gathered_pool, replay
 from models.decoder import DecoderConfig
 from models.defenses.puridefense import PuriDefense
 from models.encoders import EDSRConfig
 from models.pool import PurifierPool
 from models.purifier import PurifierConfig
+from models.recorded import gathered_pool, replay
 from models.recorded.puridefense import RecordedPuriDefense
 from models.recorded.room import room
 from tests.conftest import PURIFIERS, untrained_purifier
 from tests.models.recorded.tape import Recorder
 
 INTERPRETED = """
-from models import gathered_pool, room
+from models.recorded import gathered_pool, room
 from tests.models.recorded.tape import Recorder
 from tests.models.test_recorded_puridefense import TWO, check, defense, ways
 
