@@ -20,7 +20,7 @@ from tests.models.recorded.tape import Recorder
 INTERPRETED = """
 from models.recorded import gathered_pool, room
 from tests.models.recorded.tape import Recorder
-from tests.models.test_recorded_puridefense import TWO, check, defense, ways
+from tests.models.recorded.test_puridefense import TWO, check, defense, ways
 
 gathered_pool.WORTHWHILE, room.OVERFLOWS = 1, 0.9
 assert room.room(8, 1, 2) == 5
