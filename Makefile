@@ -31,7 +31,7 @@ format: $(VENV)/.dev ## put the code in its standard form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## measure the gateway, its parts, and what others serve the same classifier with; ten minutes
+bench: $(VENV)/.dev ## measure the gateway, its parts, and what others serve the same classifier with; twenty minutes
 	$(BIN)/python -m benchmarks $(BENCH_ARGUMENTS)
 
 loadtest: $(VENV)/.dev ## start a gateway, load it for half a minute, and fail if it was too slow
