@@ -1,6 +1,6 @@
 """Engines beside one another: how many images a second each classifies, in slices that take turns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from statistics import median
 
@@ -13,7 +13,14 @@ Figures = dict[str, dict[str, dict[str, float]]]
 """By the kind of slice and the name of the engine."""
 
 
-def compare(engines: Mapping[str, Offline], reference: str, over: str, rounds: int, seconds: float) -> Figures:
+def compare(
+    engines: Mapping[str, Offline],
+    reference: str,
+    over: str,
+    rounds: int,
+    seconds: float,
+    batches: Sequence[int] = BATCHES,
+) -> Figures:
     """Images a second of each engine behind each defense at each batch size, and their ratios of the same rounds.
 
     Args:
@@ -22,10 +29,11 @@ def compare(engines: Mapping[str, Offline], reference: str, over: str, rounds: i
         over: what the median of the ratios to it is called.
         rounds: in each, every engine has a slice of every kind.
         seconds: length of a slice.
+        batches: images of each.
     """
     rates: dict[str, dict[str, list[float]]] = {}
     for _ in range(rounds):
-        for defense, batch in product(DEFENSES, BATCHES):
+        for defense, batch in product(DEFENSES, batches):
             for name, engine in engines.items():
                 _, rate = engine.rate(defense, seconds, batch)
                 rates.setdefault(f"{defense}, batch {batch}", {}).setdefault(name, []).append(rate)
