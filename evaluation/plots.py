@@ -71,7 +71,7 @@ def convergence(merged: Merged, name: Callable[[Cell], str]) -> Figure | None:
         return None
     queries, compared = _at_one_budget(merged, name)
     figure, axes = _axes(f"queries, of a budget of {queries}", "images without a hit, %")
-    for cell in sorted(compared, key=name):
+    for cell in sorted(compared, key=lambda cell: (len(cell.served.purifiers), name(cell))):
         shares = any_hit_curve(compared[cell], queries)
         axes.plot([100 * share for share in shares], label=f"{name(cell)}{_revision(cell)}")
     axes.set_ylim(0, 100)
